@@ -1,0 +1,125 @@
+"""Every object key and every Redis key, built in one place.
+
+Object keys, all below ``<repository>/`` in one bucket; objects are immutable unless said::
+
+    repository.json                                what this repository is
+    datasets/<dataset_id>/dataset.json             commit point of an upload
+    datasets/<dataset_id>/<split>.parquet          its data
+    submissions/<submission_id>/submission.json    commit point of a submission
+    submissions/<submission_id>/cancelled.json     no further turns are wanted
+    submissions/<submission_id>/failed.json        it ended without all of its contributions
+    open/<submission_id>                           marker, deleted: submission perhaps unfinished
+    contributions/<contribution_id>/<attempt>/     shared.safetensors, head.safetensors
+    contributions/<contribution_id>/contribution.json   commit point of a finetune
+    contributions/<contribution_id>/decision.json  copy of what the ledger decided
+    inbox/<contribution_id>                        marker, deleted: committed and perhaps undecided
+    base/<version>-<attempt>/                      a directory that transformers loads
+    ledger/<sequence>.json                         commit point of every decision
+
+Redis keys, none of which holds anything that cannot be rebuilt::
+
+    coldfusion:<repository>:fusion-lock            string, expires: one fusion at a time
+    coldfusion:<repository>:turn:<contribution_id> string, expires: queued or running somewhere
+    coldfusion:<repository>:progress:<submission_id>  string, expires: JSON of the last report
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["ObjectKeys", "RedisKeys"]
+
+
+@dataclass(frozen=True)
+class ObjectKeys:
+    """Object keys of one repository."""
+
+    repository: str
+
+    @property
+    def repository_record(self) -> str:
+        """Key of the repository's own record."""
+        return f"{self.repository}/repository.json"
+
+    def dataset(self, dataset_id: str) -> str:
+        """Key of a dataset's record."""
+        return f"{self.repository}/datasets/{dataset_id}/dataset.json"
+
+    def dataset_split(self, dataset_id: str, split: str) -> str:
+        """Key of one split's Parquet file."""
+        return f"{self.repository}/datasets/{dataset_id}/{split}.parquet"
+
+    @property
+    def submissions(self) -> str:
+        """Prefix of all submissions."""
+        return f"{self.repository}/submissions/"
+
+    def submission(self, submission_id: str) -> str:
+        """Key of a submission's record."""
+        return f"{self.submissions}{submission_id}/submission.json"
+
+    def cancellation(self, submission_id: str) -> str:
+        """Key of the record that ends a submission by request."""
+        return f"{self.submissions}{submission_id}/cancelled.json"
+
+    def failure(self, submission_id: str) -> str:
+        """Key of the record that ends a submission by failure."""
+        return f"{self.submissions}{submission_id}/failed.json"
+
+    @property
+    def open_submissions(self) -> str:
+        """Prefix of the markers of submissions that may have turns left."""
+        return f"{self.repository}/open/"
+
+    def open_submission(self, submission_id: str) -> str:
+        """Key of a submission's marker."""
+        return f"{self.open_submissions}{submission_id}"
+
+    def contribution(self, contribution_id: str) -> str:
+        """Key of a contribution's record."""
+        return f"{self.repository}/contributions/{contribution_id}/contribution.json"
+
+    def decision(self, contribution_id: str) -> str:
+        """Key of the copy of a contribution's decision."""
+        return f"{self.repository}/contributions/{contribution_id}/decision.json"
+
+    def attempt_file(self, contribution_id: str, attempt: str, name: str) -> str:
+        """Key of a file that one attempt at a contribution uploads."""
+        return f"{self.repository}/contributions/{contribution_id}/{attempt}/{name}"
+
+    @property
+    def inbox(self) -> str:
+        """Prefix of the markers of contributions that may be undecided."""
+        return f"{self.repository}/inbox/"
+
+    def inbox_marker(self, contribution_id: str) -> str:
+        """Key of a contribution's marker."""
+        return f"{self.inbox}{contribution_id}"
+
+    def base_prefix(self, version: int, attempt: str) -> str:
+        """Prefix of a base version's directory, ending in ``/``."""
+        return f"{self.repository}/base/{version:06d}-{attempt}/"
+
+    def ledger(self, sequence: int) -> str:
+        """Key of a ledger entry."""
+        return f"{self.repository}/ledger/{sequence:010d}.json"
+
+
+@dataclass(frozen=True)
+class RedisKeys:
+    """Redis keys of one repository."""
+
+    repository: str
+
+    @property
+    def fusion_lock(self) -> str:
+        """Lease of the running fusion."""
+        return f"coldfusion:{self.repository}:fusion-lock"
+
+    def turn(self, contribution_id: str) -> str:
+        """Hint that a turn is queued or running."""
+        return f"coldfusion:{self.repository}:turn:{contribution_id}"
+
+    def progress(self, submission_id: str) -> str:
+        """Last progress report of a submission."""
+        return f"coldfusion:{self.repository}:progress:{submission_id}"

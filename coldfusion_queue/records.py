@@ -1,0 +1,339 @@
+"""The records that are kept in the object store, as frozen pydantic models in JSON.
+
+A record is created once and never changed. ``extra="forbid"`` makes a reader refuse what it does
+not know; ``RepositoryRecord.format_version`` says whether it may try.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from coldfusion_queue.errors import InvalidRecordError
+
+__all__ = [
+    "FORMAT_VERSION",
+    "BaseVersion",
+    "Cancellation",
+    "Contribution",
+    "DatasetRecord",
+    "Decision",
+    "Failure",
+    "FileRecord",
+    "FusedContribution",
+    "Hyperparameters",
+    "LedgerEntry",
+    "ModelIdentity",
+    "Objective",
+    "Outcome",
+    "Policy",
+    "Record",
+    "RepositoryRecord",
+    "SplitRecord",
+    "State",
+    "Submission",
+]
+
+#: Version of the layout and the records; a repository of another version is refused.
+FORMAT_VERSION = 1
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Record(BaseModel):
+    """Base of all records: frozen, strict about its fields, JSON in one canonical form."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    def to_bytes(self) -> bytes:
+        """The record as UTF-8 JSON with sorted keys; equal records give equal bytes."""
+        data = self.model_dump(mode="json")
+        return (json.dumps(data, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str) -> Self:
+        """Read a record.
+
+        Args:
+            data: JSON as ``to_bytes`` writes it.
+            name: the object key, for the message.
+
+        Raises:
+            InvalidRecordError: the bytes are no such record.
+        """
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            problem = f"{where}: {first['msg']}" if where else first["msg"]
+            raise InvalidRecordError(name, cls.__name__, problem) from error
+
+
+class FileRecord(Record):
+    """An object whose bytes were digested as they were written."""
+
+    key: str
+    """Object key within the bucket."""
+    digest: Digest
+    """sha256 of the bytes, lower-case hex."""
+    num_bytes: int = Field(ge=0)
+    """Size in bytes."""
+
+
+class Objective(StrEnum):
+    """What a dataset's head predicts."""
+
+    #: One of a fixed set of labels; cross entropy, accuracy.
+    CLASSIFICATION = "classification"
+    #: A number; mean squared error, Spearman correlation.
+    REGRESSION = "regression"
+
+
+class SplitRecord(Record):
+    """One split of an uploaded dataset: a Parquet file with text, text_pair and label."""
+
+    file: FileRecord
+    num_examples: int = Field(ge=1)
+
+
+class DatasetRecord(Record):
+    """An uploaded dataset; its id is the digest of its content."""
+
+    dataset_id: str
+    objective: Objective
+    is_pair: bool
+    """Each example has two texts."""
+    labels: tuple[str, ...]
+    """Names of the classes, in the order of their indices; empty for regression."""
+    splits: Mapping[str, SplitRecord]
+    """``train`` always; ``validation`` and ``test`` when they were given."""
+
+
+class Hyperparameters(Record):
+    """How a contribution is finetuned. Defaults: Don-Yehiya et al. 2023, appendix B."""
+
+    learning_rate: float = Field(5e-5, gt=0)
+    """Peak learning rate of AdamW."""
+    warmup_fraction: float = Field(0.0006, ge=0, lt=1)
+    """Share of the steps over which the learning rate rises; it then falls linearly to 0."""
+    weight_decay: float = Field(0.01, ge=0)
+    """AdamW's decoupled weight decay."""
+    batch_size: int = Field(256, ge=1)
+    """Examples per optimizer step."""
+    epochs: int = Field(10, ge=1)
+    """Passes over the training split."""
+    max_examples: int | None = Field(None, ge=1)
+    """Examples of one turn at most, drawn anew each turn; None takes the whole split."""
+    max_length: int = Field(250, ge=4)
+    """Tokens per example; the rest is cut off."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients are scaled down to this norm."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """Dropout before the head."""
+    pooling: Literal["mean", "first", "last"] = "mean"
+    """What the head sees: the mean over tokens, or the first or last token's hidden state."""
+    seed: int = Field(0, ge=0, lt=2**32)
+    """Seed of everything random; turn and dataset are mixed in."""
+
+
+class Submission(Record):
+    """What a contributor asked for; each of its turns becomes one contribution."""
+
+    submission_id: str
+    contributor_id: str
+    """The party whose dataset it is; its head is kept under this name."""
+    kind: Literal["finetune", "recycled"]
+    """``recycled`` was finetuned elsewhere and is contributed once, as it is."""
+    dataset_id: str | None
+    turns: int | None = Field(ge=1)
+    """Number of contributions; None goes on until it is cancelled."""
+    hyperparameters: Hyperparameters
+    created_at: datetime
+    created_by: str
+    """Version of the program that wrote it."""
+
+
+class Cancellation(Record):
+    """A submission whose further turns are not wanted; what was committed stays."""
+
+    submission_id: str
+    created_at: datetime
+
+
+class Failure(Record):
+    """A turn that ended without a contribution, and with it the submission."""
+
+    submission_id: str
+    turn: int
+    error: str
+    """Class of the error."""
+    reason: str
+    created_at: datetime
+
+
+class Contribution(Record):
+    """Commit point of a finetune: one set of shared parameters and where it came from."""
+
+    contribution_id: str
+    submission_id: str
+    contributor_id: str
+    dataset_id: str | None
+    turn: int = Field(ge=1)
+    attempt: str
+    base_version: int = Field(ge=0)
+    """Version that the finetune started from (tau in the formulae)."""
+    base_digest: Digest
+    """Digest of that version's model file."""
+    form: Literal["delta", "full"]
+    """``delta``: finetuned minus base. ``full``: the finetuned parameters."""
+    shared: FileRecord
+    """The shared parameters, under the base model's tensor names."""
+    head: FileRecord | None
+    """The dataset's own head; never fused."""
+    num_examples: int = Field(ge=0)
+    """Examples in the training split; 0 if unknown."""
+    metrics: Mapping[str, float]
+    created_at: datetime
+    created_by: str
+
+
+class Outcome(StrEnum):
+    """How a ledger entry decided a contribution."""
+
+    #: Its delta is part of a base version.
+    FUSED = "fused"
+    #: It cannot be fused, for the recorded reason.
+    REFUSED = "refused"
+    #: Its base version is older than ``max_staleness`` allows.
+    EXPIRED = "expired"
+
+
+class Decision(Record):
+    """What became of a contribution. The ledger entry is the truth, this its copy."""
+
+    contribution_id: str
+    outcome: Outcome
+    reason: str
+    sequence: int
+    """Ledger entry that decided it."""
+    version: int | None
+    """Base version it was fused into."""
+    numbers: Mapping[str, float] = Field(default_factory=dict)
+    """Figures behind the decision: staleness, coefficient, norms."""
+
+
+class FusedContribution(Record):
+    """One line of a base version's lineage."""
+
+    contribution_id: str
+    contributor_id: str
+    dataset_id: str | None
+    base_version: int
+    staleness: int = Field(ge=0)
+    coefficient: float
+    """The scalar c_k of theta_{t+1} = theta_t + sum_k c_k * Delta_k."""
+
+
+class ModelIdentity(Record):
+    """What makes two models fusable: architecture, tokenizer and tensor layout."""
+
+    model_type: str
+    hub_id: str
+    """Hub id or directory name that the pretrained model came from."""
+    tokenizer_digest: Digest | None
+    """sha256 of the tokenizer's vocabulary; None if the model has none."""
+    num_parameters: int
+
+
+class BaseVersion(Record):
+    """A base model: a directory that transformers loads, and its lineage."""
+
+    version: int = Field(ge=0)
+    prefix: str
+    """Key prefix of its directory, ending in ``/``."""
+    files: Mapping[str, FileRecord]
+    """File name within the directory to its record."""
+    parent: int | None
+    """Version it was made from; None for the pretrained model."""
+    method: str | None
+    server_learning_rate: float | None
+    fused: tuple[FusedContribution, ...]
+
+    MODEL_FILE: ClassVar[str] = "model.safetensors"
+
+    @property
+    def model(self) -> FileRecord:
+        """Record of the parameters' file."""
+        return self.files[self.MODEL_FILE]
+
+    @property
+    def digest(self) -> str:
+        """Digest that identifies the parameters."""
+        return self.model.digest
+
+
+class Policy(Record):
+    """When to fuse, what, and how; the same for every process of a repository."""
+
+    min_contributions: int = Field(8, ge=1)
+    """Pending contributions that make a fusion worth running (the paper's 8)."""
+    max_wait_seconds: float = Field(900, ge=0)
+    """Seconds after which fewer are fused, counted from the oldest pending one's arrival."""
+    max_contributions: int = Field(64, ge=1)
+    """Contributions of one fusion at most; the oldest go first."""
+    max_staleness: int | None = Field(None, ge=0)
+    """Contributions with more staleness than this expire; None keeps all."""
+    staleness: Literal["constant", "polynomial", "hinge"] = "polynomial"
+    """Shape of f(s), the factor for stale contributions."""
+    staleness_exponent: float = Field(0.5, ge=0)
+    """a in f(s) = (1 + s)^-a, and the slope of the hinge."""
+    staleness_grace: int = Field(4, ge=0)
+    """b of the hinge: no discount up to this staleness."""
+    importance: Literal["uniform", "examples", "capped"] = "uniform"
+    """Factor for a dataset's size; ``capped`` counts examples up to ``importance_cap``."""
+    importance_cap: int = Field(10_000, ge=1)
+    server_learning_rate: float = Field(1.0, gt=0)
+    """eta: how far the base model moves along the averaged delta."""
+    method: Literal["mean"] = "mean"
+
+
+class RepositoryRecord(Record):
+    """Written by ``init``; says what this repository is."""
+
+    format_version: int
+    name: str
+    identity: ModelIdentity
+    created_at: datetime
+    created_by: str
+
+
+class State(Record):
+    """What holds after a ledger entry: the fold of the ledger up to it."""
+
+    base: BaseVersion
+    policy: Policy
+
+
+class LedgerEntry(Record):
+    """Commit point of every decision. Entry n + 1 is created by a reader of entry n."""
+
+    sequence: int = Field(ge=0)
+    token: str
+    """Unique per writer, so that a lost answer can be told from a lost race."""
+    created_at: datetime
+    actor: str
+    """Host and process that wrote it, and its program version."""
+    published: BaseVersion | None
+    """Base version that this entry publishes."""
+    decisions: tuple[Decision, ...]
+    policy: Policy | None
+    """New policy, when this entry changes it."""
+    note: str
+    after: State
+    """The state from here on, so that a reader needs the newest entry alone."""

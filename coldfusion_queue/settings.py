@@ -1,0 +1,279 @@
+"""Settings of every process, read from ``COLDFUSION_*`` environment variables.
+
+Precedence: the process environment, then the file that a running local stack leaves at
+``$COLDFUSION_HOME/stack/stack.env``, then the defaults below. What belongs to a repository and
+must be the same for everybody (how many contributions make a fusion, staleness, method) is not
+here but in its policy (``records.Policy``), which lives in the ledger.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from coldfusion_queue.errors import SettingsError
+
+__all__ = ["Settings", "load_settings", "masked_url", "stack_env_file"]
+
+ENV_PREFIX = "COLDFUSION_"
+
+# Kubernetes injects these for every Service whose name starts with "coldfusion".
+_SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_\d+_(TCP|UDP)(_.*)?)?)$")
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """What one process needs to know; immutable once read."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+    home: Path = Path("~/.coldfusion")
+    """Directory of this machine's caches and of the local stack. ``~`` is expanded."""
+
+    repository: str = Field("default", pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
+    """Name of the repository: the prefix of all its objects in the bucket. Several repositories
+    can share one bucket and one broker."""
+
+    # --- broker -------------------------------------------------------------------------------
+    broker_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    """Redis-protocol server: ``redis://`` or ``rediss://`` (TLS), then
+    ``[[user]:password@]host:port/db``; or ``unix://``. The queue library knows no Redis Cluster."""
+
+    broker_ca_file: Path | None = None
+    """PEM file of the authority that signed the broker's certificate; None trusts the system's."""
+
+    broker_connect_timeout_seconds: Seconds = 5.0
+    """Seconds to wait for a connection to the broker before it counts as unreachable."""
+
+    # --- object store -------------------------------------------------------------------------
+    s3_endpoint: str = "http://127.0.0.1:9000"
+    """URL of the S3 endpoint, ``http://`` or ``https://`` (TLS), without bucket or path."""
+
+    s3_bucket: str = Field("coldfusion", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+    """Bucket that holds the repositories; it must exist (``coldfusion init`` creates it with
+    ``--create-bucket``)."""
+
+    s3_access_key: SecretStr | None = None
+    """Access key; None makes anonymous requests. Give both keys or neither."""
+
+    s3_secret_key: SecretStr | None = None
+    """Secret key; see ``s3_access_key``."""
+
+    s3_session_token: SecretStr | None = None
+    """Session token of temporary credentials, if they have one."""
+
+    s3_region: str = "us-east-1"
+    """Region that requests are signed for; most self-hosted stores accept the default."""
+
+    s3_addressing: Literal["auto", "path", "virtual"] = "auto"
+    """``path`` puts the bucket in the path (self-hosted stores), ``virtual`` in the host name
+    (AWS); ``auto`` decides from the endpoint."""
+
+    s3_ca_file: Path | None = None
+    """PEM file of the authority that signed the store's certificate; None trusts the system's."""
+
+    s3_connect_timeout_seconds: Seconds = 5.0
+    """Seconds to wait for a connection to the store."""
+
+    s3_read_timeout_seconds: Seconds = 60.0
+    """Seconds without a byte from the store after which a request is given up and retried."""
+
+    s3_max_attempts: int = Field(6, ge=1, le=20)
+    """How often one request is tried in all, with exponential backoff and jitter in between."""
+
+    transfer_part_bytes: int = Field(16 * 2**20, ge=5 * 2**20, le=5 * 2**30)
+    """Bytes of one part of a multipart upload or of one ranged read. An upload holds
+    ``transfer_threads`` parts in memory. S3 allows 10,000 parts, so 16 MiB reach 160 GB."""
+
+    transfer_threads: int = Field(4, ge=1, le=64)
+    """Parallel requests of one upload or download."""
+
+    # --- tasks --------------------------------------------------------------------------------
+    finetune_time_limit_seconds: int = Field(6 * 3600, ge=60)
+    """Seconds after which a finetune is killed and recorded as failed."""
+
+    fusion_time_limit_seconds: int = Field(3600, ge=10)
+    """Seconds after which a fusion is killed; the next one starts again from the ledger."""
+
+    visibility_timeout_seconds: int = Field(7 * 3600, ge=60)
+    """Seconds after which the broker hands an unacknowledged task to another worker. It must be
+    longer than both time limits, or a task that still runs would be started a second time."""
+
+    soft_shutdown_seconds: int = Field(10, ge=0)
+    """Seconds that a terminated worker gives its running task before it puts it back on the
+    queue."""
+
+    task_max_retries: int = Field(8, ge=0)
+    """Retries of a task after an error that may pass, with backoff from 1 s to 5 min and jitter."""
+
+    fusion_interval_seconds: Seconds = 30.0
+    """Seconds between two looks of the fusion worker at the inbox."""
+
+    reconcile_interval_seconds: Seconds = 60.0
+    """Seconds between two searches for submissions whose next turn is queued nowhere."""
+
+    fusion_lock_seconds: Seconds = 60.0
+    """Lease of the lock that keeps a second fusion from starting; renewed while one runs. The
+    lock saves work; correctness rests on the ledger."""
+
+    fusion_chunk_bytes: int = Field(8 * 2**20, ge=64 * 2**10)
+    """Bytes of each open contribution held in memory while fusing."""
+
+    fusion_threads: int = Field(4, ge=1, le=64)
+    """Contributions read at the same time while fusing."""
+
+    # --- finetuning ---------------------------------------------------------------------------
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    """Where to finetune: ``auto`` takes CUDA, then Apple's MPS, then the CPU."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of forward and backward passes; parameters stay float32. ``auto`` is bfloat16
+    on CUDA devices that have it and float32 elsewhere."""
+
+    torch_threads: int | None = Field(None, ge=1)
+    """CPU threads of one finetune; None leaves torch's default."""
+
+    duty_cycle: float = Field(1.0, gt=0, le=1)
+    """Share of the time that a finetune may use its device; below 1 it pauses after each step,
+    for machines that have other work to do."""
+
+    contribution_form: Literal["delta", "full"] = "delta"
+    """What a finetune uploads: finetuned minus base parameters, or the finetuned parameters."""
+
+    cache_bytes: int = Field(20 * 2**30, ge=0)
+    """Size limit of the local cache of base versions and datasets; the least recently used goes
+    first. 0 keeps nothing between tasks."""
+
+    progress_interval_seconds: Seconds = 1.0
+    """Seconds between two progress reports of a running finetune."""
+
+    # --- observation --------------------------------------------------------------------------
+    metrics_host: str = "0.0.0.0"  # noqa: S104 - Prometheus scrapes from another host
+    """Address on which workers and the exporter serve ``/metrics``."""
+
+    metrics_port: int = Field(9464, ge=0, le=65535)
+    """Port of ``/metrics``; 0 serves none."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Least severe log records that are written."""
+
+    log_format: Literal["auto", "json", "text"] = "auto"
+    """``json`` writes one object a line, ``text`` is for people; ``auto`` is text on a terminal."""
+
+    @field_validator("home", "broker_ca_file", "s3_ca_file")
+    @classmethod
+    def _expand_user(cls, value: Path | None) -> Path | None:
+        return value.expanduser() if value is not None else None
+
+    @field_validator("broker_url")
+    @classmethod
+    def _check_broker_url(cls, value: SecretStr) -> SecretStr:
+        scheme = urlsplit(value.get_secret_value()).scheme
+        if scheme not in {"redis", "rediss", "unix"}:
+            raise ValueError(f"scheme is {scheme!r}, expected redis://, rediss:// or unix://")
+        return value
+
+    @field_validator("s3_endpoint")
+    @classmethod
+    def _check_endpoint(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError(f"got {value!r}, expected a URL such as https://s3.example.org")
+        if parts.path.strip("/") or parts.query or parts.username:
+            raise ValueError("expected only scheme, host and port: no path, query or credentials")
+        return f"{parts.scheme}://{parts.netloc}"
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        problems = []
+        if (self.s3_access_key is None) != (self.s3_secret_key is None):
+            problems.append("s3_access_key and s3_secret_key: give both or neither")
+        for name in ("finetune_time_limit_seconds", "fusion_time_limit_seconds"):
+            if getattr(self, name) >= self.visibility_timeout_seconds:
+                problems.append(
+                    f"{name} is {getattr(self, name)}, expected less than "
+                    f"visibility_timeout_seconds ({self.visibility_timeout_seconds}): the broker "
+                    "would start the task a second time while it still runs"
+                )
+        for name in ("s3_ca_file", "broker_ca_file"):
+            path = getattr(self, name)
+            if path is not None and not path.is_file():
+                problems.append(f"{name}: no file at {path}")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @property
+    def cache_dir(self) -> Path:
+        """Directory of cached base versions and datasets."""
+        return self.home / "cache"
+
+    @property
+    def stack_dir(self) -> Path:
+        """Directory of the local stack: its data, logs and process records."""
+        return self.home / "stack"
+
+
+def stack_env_file() -> Path:
+    """Path of the environment file that a running local stack leaves behind."""
+    home = Path(os.environ.get(f"{ENV_PREFIX}HOME", "~/.coldfusion")).expanduser()
+    return home / "stack" / "stack.env"
+
+
+def load_settings() -> Settings:
+    """Read and validate the settings.
+
+    Raises:
+        SettingsError: one or more variables are wrong or unknown; names all of them.
+    """
+    problems = _unknown_variables()
+    try:
+        settings = Settings(_env_file=stack_env_file(), _env_file_encoding="utf-8")  # type: ignore[call-arg]
+    except ValidationError as error:
+        # A failed value is shown only for fields that are no secrets.
+        for item in error.errors(include_url=False):
+            name = ENV_PREFIX + "_".join(str(part) for part in item["loc"]).upper()
+            problems.append(_describe(name if item["loc"] else "together", item["msg"]))
+        raise SettingsError("\n".join(problems)) from None
+    if problems:
+        raise SettingsError("\n".join(problems))
+    return settings
+
+
+def masked_url(url: SecretStr) -> str:
+    """The URL without its password, for messages and logs."""
+    parts = urlsplit(url.get_secret_value())
+    if parts.password is None:
+        return parts.geturl()
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{parts.username or ''}:****@{host}").geturl()
+
+
+def _describe(name: str, message: str) -> str:
+    return f"  {name}: {message.removeprefix('Value error, ')}"
+
+
+def _unknown_variables() -> list[str]:
+    known = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
+    problems = []
+    for name in sorted(os.environ):
+        if not name.startswith(ENV_PREFIX) or name in known or _SERVICE_LINK.search(name):
+            continue
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f", did you mean {close[0]}?" if close else ""
+        problems.append(_describe(name, f"no such setting{hint}"))
+    return problems

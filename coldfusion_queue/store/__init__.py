@@ -1,0 +1,13 @@
+"""The object store: one thin layer over the minio client.
+
+``client.Store`` is all that the rest of the program sees; ``connection`` makes the HTTP pool and
+maps the client's errors to ours; ``conditional`` finds out whether a store honours conditional
+writes.
+"""
+
+from __future__ import annotations
+
+from coldfusion_queue.store.client import ObjectInfo, Store
+from coldfusion_queue.store.conditional import check_conditional_writes
+
+__all__ = ["ObjectInfo", "Store", "check_conditional_writes"]

@@ -1,0 +1,143 @@
+"""How the store is reached: TLS, time-outs, retries, and what its errors mean."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NoReturn
+
+import urllib3
+from minio import Minio
+from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
+from pydantic import SecretStr
+from urllib3.util import Retry, Timeout
+
+from coldfusion_queue.errors import (
+    AccessDeniedError,
+    ColdFusionError,
+    NotFoundError,
+    StoreUnavailableError,
+)
+from coldfusion_queue.settings import Settings
+
+__all__ = ["Place", "connect", "mapped_errors", "raise_for_code"]
+
+_KEYS = "COLDFUSION_S3_ACCESS_KEY and COLDFUSION_S3_SECRET_KEY"
+_DENIED = {
+    "AccessDenied": _KEYS,
+    "InvalidAccessKeyId": _KEYS,
+    "SignatureDoesNotMatch": _KEYS,
+    "InvalidToken": "COLDFUSION_S3_SESSION_TOKEN",
+    "ExpiredToken": "COLDFUSION_S3_SESSION_TOKEN",
+    "RequestTimeTooSkewed": "this machine's clock",
+    "AuthorizationHeaderMalformed": "COLDFUSION_S3_REGION",
+}
+_RETRYABLE_STATUS = frozenset({408, 429, 500, 502, 503, 504})
+
+
+@dataclass(frozen=True)
+class Place:
+    """Endpoint and bucket, for messages."""
+
+    endpoint: str
+    bucket: str
+
+
+def connect(
+    settings: Settings, max_attempts: int | None = None
+) -> tuple[Minio, urllib3.PoolManager]:
+    """Make a client and the HTTP pool it uses; nothing is sent yet.
+
+    Args:
+        settings: endpoint, credentials, TLS and time-outs.
+        max_attempts: overrides ``s3_max_attempts``; interactive commands give up sooner.
+    """
+    attempts = max_attempts or settings.s3_max_attempts
+    pool = urllib3.PoolManager(
+        maxsize=2 * settings.transfer_threads + 4,
+        timeout=Timeout(
+            connect=settings.s3_connect_timeout_seconds, read=settings.s3_read_timeout_seconds
+        ),
+        # Every request of ours can be repeated: keys are unique to an attempt or conditional.
+        retries=Retry(
+            total=attempts - 1,
+            backoff_factor=0.2,
+            backoff_max=20,
+            backoff_jitter=0.2,
+            status_forcelist=_RETRYABLE_STATUS,
+            allowed_methods=None,
+            raise_on_status=False,
+        ),
+        ssl_context=_ssl_context(settings),
+    )
+    client = Minio(
+        settings.s3_endpoint.partition("://")[2],
+        access_key=_secret(settings.s3_access_key),
+        secret_key=_secret(settings.s3_secret_key),
+        session_token=_secret(settings.s3_session_token),
+        secure=settings.s3_endpoint.startswith("https://"),
+        region=settings.s3_region,
+        http_client=pool,
+    )
+    if settings.s3_addressing == "virtual":
+        client.enable_virtual_style_endpoint()  # type: ignore[no-untyped-call]
+    elif settings.s3_addressing == "path":
+        client.disable_virtual_style_endpoint()  # type: ignore[no-untyped-call]
+    return client, pool
+
+
+@contextmanager
+def mapped_errors(place: Place, operation: str, key: str) -> Iterator[None]:
+    """Turn what the minio client or its HTTP pool raises into errors of ours."""
+    try:
+        yield
+    except ColdFusionError:
+        raise
+    except S3Error as error:
+        raise_for_code(place, operation, key, error.code or "unknown", error.message or "", error)
+    except (ServerError, InvalidResponseError) as error:
+        raise StoreUnavailableError(place.endpoint, operation, key, str(error)) from error
+    except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # a local file's error, not the store's
+        raise StoreUnavailableError(place.endpoint, operation, key, _root_reason(error)) from error
+
+
+def raise_for_code(
+    place: Place, operation: str, key: str, code: str, message: str, cause: Exception | None
+) -> NoReturn:
+    """Raise the error that an S3 error code stands for."""
+    if code == "NoSuchBucket":
+        remedy = "create it, or run 'coldfusion init --create-bucket', or set COLDFUSION_S3_BUCKET"
+        raise NotFoundError("bucket", place.bucket, remedy) from cause
+    if code in {"NoSuchKey", "NoSuchUpload"}:
+        remedy = "it was never written, or it was collected as garbage"
+        raise NotFoundError("object", key, remedy) from cause
+    if code in _DENIED:
+        raise AccessDeniedError(f"object store {place.endpoint}", code, _DENIED[code]) from cause
+    raise StoreUnavailableError(
+        place.endpoint, operation, key, f"{code} {message}".strip()
+    ) from cause
+
+
+def _secret(value: SecretStr | None) -> str | None:
+    return value.get_secret_value() if value is not None else None
+
+
+def _ssl_context(settings: Settings) -> ssl.SSLContext | None:
+    if not settings.s3_endpoint.startswith("https://"):
+        return None
+    return ssl.create_default_context(
+        cafile=str(settings.s3_ca_file) if settings.s3_ca_file else None
+    )
+
+
+def _root_reason(error: BaseException) -> str:
+    reason = getattr(error, "reason", None)
+    while isinstance(reason, BaseException):
+        error, reason = reason, getattr(reason, "reason", None)
+    text = str(reason or error)
+    # urllib3 puts "<connection object at 0x...>:" in front of the sentence.
+    return text.rpartition(">: ")[2] or type(error).__name__
