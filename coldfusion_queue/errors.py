@@ -19,7 +19,8 @@
     │   ├── UnsupportedStoreError       14  a store without conditional writes
     │   ├── DigestMismatchError         15  bytes that are not the recorded ones
     │   ├── InvalidRecordError          15  an object that is not the record it should be
-    │   └── TrainingFailedError         16  the finetune itself went wrong
+    │   ├── TrainingFailedError         16  the finetune itself went wrong
+    │   └── ProcessFailedError          18  a process of the local stack did not come up
     └── RetryableError                  it may work later: back off with jitter, bounded
         ├── BrokerUnavailableError      5   Redis does not answer
         ├── StoreUnavailableError       6   the object store does not answer
@@ -53,6 +54,7 @@ __all__ = [
     "NonFiniteTensorError",
     "NotFoundError",
     "PermanentError",
+    "ProcessFailedError",
     "RetryableError",
     "SettingsError",
     "StoreUnavailableError",
@@ -322,11 +324,24 @@ class TrainingFailedError(PermanentError):
     """A finetune ended without parameters worth contributing."""
 
     exit_code = 16
-    template = "contribution {contribution_id}: {problem}; {remedy}"
+    template = "{subject}: {problem}; {remedy}"
 
-    contribution_id: str
+    subject: str
     problem: str
     remedy: str
+
+
+@dataclass(eq=False)
+class ProcessFailedError(PermanentError):
+    """A process of the local stack ended, or did not answer, when it was started."""
+
+    exit_code = 18
+    template = "process {name} {problem}; the end of its log {log}:\n{tail}"
+
+    name: str
+    problem: str
+    log: str
+    tail: str
 
 
 @dataclass(eq=False)

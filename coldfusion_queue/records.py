@@ -120,6 +120,8 @@ class Hyperparameters(Record):
 
     learning_rate: float = Field(5e-5, gt=0)
     """Peak learning rate of AdamW."""
+    head_learning_rate_factor: float = Field(1.0, gt=0)
+    """The head's learning rate as a multiple; short turns need a head that learns faster."""
     warmup_fraction: float = Field(0.0006, ge=0, lt=1)
     """Share of the steps over which the learning rate rises; it then falls linearly to 0."""
     weight_decay: float = Field(0.01, ge=0)
@@ -136,6 +138,8 @@ class Hyperparameters(Record):
     """Gradients are scaled down to this norm."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Dropout before the head."""
+    freeze_embeddings: bool = False
+    """Leave the token embeddings as they are in the base, which saves time on a CPU."""
     pooling: Literal["mean", "first", "last"] = "mean"
     """What the head sees: the mean over tokens, or the first or last token's hidden state."""
     seed: int = Field(0, ge=0, lt=2**32)

@@ -12,7 +12,7 @@ import difflib
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -25,7 +25,7 @@ __all__ = ["Settings", "load_settings", "masked_url", "stack_env_file"]
 ENV_PREFIX = "COLDFUSION_"
 
 # Kubernetes injects these for every Service whose name starts with "coldfusion".
-_SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_\d+_(TCP|UDP)(_.*)?)?)$")
+_SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT_\d+_(TCP|UDP|SCTP)(_.*)?)$")
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -182,37 +182,50 @@ class Settings(BaseSettings):
     @field_validator("broker_url")
     @classmethod
     def _check_broker_url(cls, value: SecretStr) -> SecretStr:
-        scheme = urlsplit(value.get_secret_value()).scheme
-        if scheme not in {"redis", "rediss", "unix"}:
-            raise ValueError(f"scheme is {scheme!r}, expected redis://, rediss:// or unix://")
+        # No part of the value is shown: a password can stand anywhere in a URL that is wrong.
+        url = value.get_secret_value()
+        if not url.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("expected a URL that begins with redis://, rediss:// or unix://")
+        if not _has_valid_port(url) or "@" in urlsplit(url)._replace(netloc="").geturl():
+            raise ValueError(
+                "expected [[user]:password@]host:port/db; a / # ? @ : in user or password is "
+                "written as %2F %23 %3F %40 %3A"
+            )
         return value
 
     @field_validator("s3_endpoint")
     @classmethod
     def _check_endpoint(cls, value: str) -> str:
         parts = urlsplit(value)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError(f"got {value!r}, expected a URL such as https://s3.example.org")
-        if parts.path.strip("/") or parts.query or parts.username:
+        if "@" in value or parts.path.strip("/") or parts.query or parts.fragment:
             raise ValueError("expected only scheme, host and port: no path, query or credentials")
+        if (
+            parts.scheme not in {"http", "https"}
+            or not parts.hostname
+            or not _has_valid_port(value)
+        ):
+            raise ValueError(f"got {value!r}, expected a URL such as https://s3.example.org:9000")
         return f"{parts.scheme}://{parts.netloc}"
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         problems = []
         if (self.s3_access_key is None) != (self.s3_secret_key is None):
-            problems.append("s3_access_key and s3_secret_key: give both or neither")
+            problems.append(
+                "COLDFUSION_S3_ACCESS_KEY and COLDFUSION_S3_SECRET_KEY: give both or neither"
+            )
         for name in ("finetune_time_limit_seconds", "fusion_time_limit_seconds"):
-            if getattr(self, name) >= self.visibility_timeout_seconds:
+            if getattr(self, name) + 60 >= self.visibility_timeout_seconds:
                 problems.append(
-                    f"{name} is {getattr(self, name)}, expected less than "
-                    f"visibility_timeout_seconds ({self.visibility_timeout_seconds}): the broker "
-                    "would start the task a second time while it still runs"
+                    f"{ENV_PREFIX}{name.upper()} is {getattr(self, name)}, expected at least 60 s "
+                    "less than COLDFUSION_VISIBILITY_TIMEOUT_SECONDS "
+                    f"({self.visibility_timeout_seconds}): the broker would start "
+                    "the task a second time while it still runs"
                 )
         for name in ("s3_ca_file", "broker_ca_file"):
             path = getattr(self, name)
             if path is not None and not path.is_file():
-                problems.append(f"{name}: no file at {path}")
+                problems.append(f"{ENV_PREFIX}{name.upper()}: no file at {path}")
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -230,19 +243,24 @@ class Settings(BaseSettings):
 
 def stack_env_file() -> Path:
     """Path of the environment file that a running local stack leaves behind."""
-    home = Path(os.environ.get(f"{ENV_PREFIX}HOME", "~/.coldfusion")).expanduser()
-    return home / "stack" / "stack.env"
+    home = os.environ.get(f"{ENV_PREFIX}HOME") or "~/.coldfusion"
+    return Path(home).expanduser() / "stack" / "stack.env"
 
 
-def load_settings() -> Settings:
+def load_settings(**overrides: object) -> Settings:
     """Read and validate the settings.
+
+    Args:
+        **overrides: values by field name that go before the environment.
 
     Raises:
         SettingsError: one or more variables are wrong or unknown; names all of them.
     """
     problems = _unknown_variables()
     try:
-        settings = Settings(_env_file=stack_env_file(), _env_file_encoding="utf-8")  # type: ignore[call-arg]
+        settings = Settings(
+            _env_file=stack_env_file(), _env_file_encoding="utf-8", **cast("Any", overrides)
+        )
     except ValidationError as error:
         # A failed value is shown only for fields that are no secrets.
         for item in error.errors(include_url=False):
@@ -268,12 +286,28 @@ def _describe(name: str, message: str) -> str:
 
 
 def _unknown_variables() -> list[str]:
-    known = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
+    plain = [name.upper() for name in Settings.model_fields]
+    known = {ENV_PREFIX + name for name in plain}
     problems = []
     for name in sorted(os.environ):
-        if not name.startswith(ENV_PREFIX) or name in known or _SERVICE_LINK.search(name):
+        if not name.startswith(ENV_PREFIX) or name in known or _is_service_link(name):
             continue
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f", did you mean {close[0]}?" if close else ""
+        # Without the prefix, which would make any two names alike.
+        close = difflib.get_close_matches(name.removeprefix(ENV_PREFIX), plain, n=1)
+        hint = f", did you mean {ENV_PREFIX}{close[0]}?" if close else ""
         problems.append(_describe(name, f"no such setting{hint}"))
     return problems
+
+
+def _is_service_link(name: str) -> bool:
+    # COLDFUSION_<SERVICE>_PORT holds a URL; with a number it is a misspelt setting of ours.
+    is_url = name.endswith("_PORT") and "://" in os.environ[name]
+    return is_url or _SERVICE_LINK.search(name) is not None
+
+
+def _has_valid_port(url: str) -> bool:
+    try:
+        urlsplit(url).port  # noqa: B018 - it is checked when it is asked for
+    except ValueError:
+        return False
+    return True

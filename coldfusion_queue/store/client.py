@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, cast
+from xml.etree.ElementTree import ParseError
 
 import urllib3
 from minio import Minio
@@ -23,7 +24,8 @@ from tenacity import (
     Retrying,
     retry_if_exception_type,
     stop_after_attempt,
-    wait_exponential_jitter,
+    wait_exponential,
+    wait_random,
 )
 
 from coldfusion_queue.errors import (
@@ -64,12 +66,14 @@ class Store:
     does not exist. A store object may be shared between threads, not between processes.
     """
 
-    def __init__(self, client: Minio, pool: urllib3.PoolManager, settings: Settings) -> None:
+    def __init__(
+        self, client: Minio, pool: urllib3.PoolManager, settings: Settings, attempts: int
+    ) -> None:
         self._client = client
         self._pool = pool
         self._part_bytes = settings.transfer_part_bytes
         self._threads = settings.transfer_threads
-        self._attempts = settings.s3_max_attempts
+        self._attempts = attempts
         self.bucket = settings.s3_bucket
         self.endpoint = settings.s3_endpoint
         self._place = Place(self.endpoint, self.bucket)
@@ -77,7 +81,8 @@ class Store:
     @classmethod
     def open(cls, settings: Settings, max_attempts: int | None = None) -> Self:
         """Make a store from settings; nothing is sent yet."""
-        return cls(*connect(settings, max_attempts), settings)
+        attempts = max_attempts or settings.s3_max_attempts
+        return cls(*connect(settings, attempts), settings, attempts)
 
     # --- small objects ------------------------------------------------------------------------
 
@@ -125,13 +130,14 @@ class Store:
             return None
 
     def stat(self, key: str) -> ObjectInfo | None:
-        """Size and time of an object, or None if there is no such object."""
+        """Size and time of an object, or None if there is no such object.
+
+        A missing bucket answers None as well: the request has no body that could tell.
+        """
         try:
             with self._mapped("look up", key):
                 found = self._client.stat_object(self.bucket, key)
-        except NotFoundError as error:
-            if error.what == "bucket":
-                raise
+        except NotFoundError:
             return None
         return ObjectInfo(key, found.size or 0, found.last_modified or datetime.now(UTC))
 
@@ -141,7 +147,7 @@ class Store:
         Args:
             prefix: beginning of the keys.
             recursive: False stops at the next ``/`` and yields what lies beyond it as one entry
-                whose key ends in ``/``.
+                whose key ends in ``/``, after the others.
         """
         with self._mapped("list", prefix):
             for item in self._client.list_objects(self.bucket, prefix, recursive=recursive):
@@ -180,7 +186,7 @@ class Store:
         Args:
             key: a key that is the caller's alone; overwritten if it exists.
             chunks: the content, in pieces of any size.
-            progress: called with the number of bytes taken so far.
+            progress: called with the number of bytes of each piece that was taken.
         """
         reader = _ChunkReader(chunks, progress)
         with ThreadPoolExecutor(1) as uploader:
@@ -269,7 +275,11 @@ class Store:
     ) -> None:
         def fetch(offset: int) -> int:
             length = min(self._part_bytes, file.num_bytes - offset)
-            return os.pwrite(descriptor, self.read_range(file.key, offset, length), offset)
+            part = memoryview(self.read_range(file.key, offset, length))
+            done = 0
+            while done < length:  # a disk that is nearly full takes less than it is given
+                done += os.pwrite(descriptor, part[done:], offset + done)
+            return length
 
         offsets = range(0, file.num_bytes, self._part_bytes)
         with ThreadPoolExecutor(self._threads) as threads:
@@ -314,15 +324,20 @@ class Store:
         return mapped_errors(self._place, operation, key)
 
     def _upload(self, key: str, reader: _ChunkReader) -> None:
-        with self._mapped("upload", key):
-            self._client.put_object(
-                self.bucket,
-                key,
-                cast("BinaryIO", reader),
-                length=-1,
-                part_size=self._part_bytes,
-                num_parallel_uploads=self._threads,
-            )
+        try:
+            with self._mapped("upload", key):
+                self._client.put_object(
+                    self.bucket,
+                    key,
+                    cast("BinaryIO", reader),
+                    length=-1,
+                    part_size=self._part_bytes,
+                    num_parallel_uploads=self._threads,
+                )
+        except Exception:
+            if reader.failure is not None:  # the chunks' fault, whatever the client made of it
+                raise reader.failure from None
+            raise
 
     def _conditional_put(self, key: str, data: bytes) -> tuple[int, str, str]:
         # put_object has no conditional header (one given as metadata is sent as x-amz-meta-* and
@@ -334,14 +349,13 @@ class Store:
             response = self._pool.urlopen("PUT", url, body=data, headers={"If-None-Match": "*"})
             if response.status < 300 or response.status in {409, 412}:
                 return response.status, "", ""
-            error = S3Error.fromxml(response)
-        return response.status, error.code or str(response.status), error.message or ""
+            return response.status, *_code_and_message(response)
 
     def _read(self, key: str, offset: int, num_bytes: int) -> bytes:
         # The pool repeats requests that fail; this repeats answers that break off half-way.
         retrying = Retrying(
             stop=stop_after_attempt(self._attempts),
-            wait=wait_exponential_jitter(initial=0.2, max=20),
+            wait=wait_exponential(multiplier=0.2, max=20) + wait_random(0, 0.5),
             retry=retry_if_exception_type(_BrokenAnswerError),
             reraise=True,
         )
@@ -352,7 +366,12 @@ class Store:
 
     def _read_once(self, key: str, offset: int, num_bytes: int) -> bytes:
         with self._mapped("read", key):
-            response = self._client.get_object(self.bucket, key, offset, num_bytes)
+            try:
+                response = self._client.get_object(self.bucket, key, offset, num_bytes)
+            except S3Error as error:
+                if error.code == "InvalidRange":  # the object ends before the range begins
+                    return b""
+                raise
         try:
             return response.data
         except urllib3.exceptions.HTTPError as error:
@@ -379,6 +398,7 @@ class _ChunkReader:
         self._digest = hashlib.sha256()
         self._progress = progress
         self._interrupted = False
+        self.failure: Exception | None = None
         self.num_bytes = 0
 
     def interrupt(self) -> None:
@@ -388,7 +408,11 @@ class _ChunkReader:
         while size < 0 or len(self._buffer) < size:
             if self._interrupted:
                 raise _InterruptedUploadError
-            chunk = next(self._chunks, None)
+            try:
+                chunk = next(self._chunks, None)
+            except Exception as error:
+                self.failure = error
+                raise
             if chunk is None:
                 break
             self._digest.update(chunk)
@@ -397,12 +421,20 @@ class _ChunkReader:
         size = len(self._buffer) if size < 0 else min(size, len(self._buffer))
         data = bytes(memoryview(self._buffer)[:size])
         del self._buffer[:size]
-        if self._progress is not None:
-            self._progress(self.num_bytes)
+        if self._progress is not None and data:
+            self._progress(len(data))
         return data
 
     def hexdigest(self) -> str:
         return self._digest.hexdigest()
+
+
+def _code_and_message(response: urllib3.BaseHTTPResponse) -> tuple[str, str]:
+    try:
+        error = S3Error.fromxml(response)
+    except (ParseError, ValueError):  # a proxy's page, or nothing at all
+        return str(response.status), response.reason or ""
+    return error.code or str(response.status), error.message or ""
 
 
 def _check_digest(file: FileRecord, got: str) -> None:

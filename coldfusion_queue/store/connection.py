@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
+from xml.etree.ElementTree import ParseError
 
 import urllib3
 from minio import Minio
@@ -18,6 +19,7 @@ from coldfusion_queue.errors import (
     AccessDeniedError,
     ColdFusionError,
     NotFoundError,
+    SettingsError,
     StoreUnavailableError,
 )
 from coldfusion_queue.settings import Settings
@@ -99,7 +101,7 @@ def mapped_errors(place: Place, operation: str, key: str) -> Iterator[None]:
         raise_for_code(place, operation, key, error.code or "unknown", error.message or "", error)
     except (ServerError, InvalidResponseError) as error:
         raise StoreUnavailableError(place.endpoint, operation, key, str(error)) from error
-    except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
+    except (MinioException, urllib3.exceptions.HTTPError, OSError, ParseError) as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise  # a local file's error, not the store's
         raise StoreUnavailableError(place.endpoint, operation, key, _root_reason(error)) from error
@@ -112,7 +114,9 @@ def raise_for_code(
     if code == "NoSuchBucket":
         remedy = "create it, or run 'coldfusion init --create-bucket', or set COLDFUSION_S3_BUCKET"
         raise NotFoundError("bucket", place.bucket, remedy) from cause
-    if code in {"NoSuchKey", "NoSuchUpload"}:
+    # NoSuchUpload is not among them: it is what a repeated request meets whose first answer was
+    # lost, and the upload can be tried anew.
+    if code == "NoSuchKey":
         remedy = "it was never written, or it was collected as garbage"
         raise NotFoundError("object", key, remedy) from cause
     if code in _DENIED:
@@ -129,9 +133,13 @@ def _secret(value: SecretStr | None) -> str | None:
 def _ssl_context(settings: Settings) -> ssl.SSLContext | None:
     if not settings.s3_endpoint.startswith("https://"):
         return None
-    return ssl.create_default_context(
-        cafile=str(settings.s3_ca_file) if settings.s3_ca_file else None
-    )
+    try:
+        return ssl.create_default_context(
+            cafile=str(settings.s3_ca_file) if settings.s3_ca_file else None
+        )
+    except (ssl.SSLError, OSError) as error:
+        problem = f"  COLDFUSION_S3_CA_FILE: {settings.s3_ca_file} is no readable PEM file"
+        raise SettingsError(f"{problem} ({error})") from error
 
 
 def _root_reason(error: BaseException) -> str:

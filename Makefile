@@ -1,0 +1,46 @@
+# Every target makes what it needs: a virtual environment in .venv and the pinned packages.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo check test format lock clean
+
+help:  ## Show this list.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "coldfusion-queue needs Python 3.11 or newer; set PYTHON=..."; exit 4; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+demo: $(STAMP)  ## Run the whole loop on this machine; ends with a table, a plot and a JSON line.
+	$(BIN)/coldfusion demo --directory .demo
+
+check: $(STAMP)  ## Formatting, lint and types.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: $(STAMP)  ## All tests; they start their own servers on free ports.
+	$(BIN)/python -m pytest
+
+format: $(STAMP)  ## Rewrite the code in the project's format.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock:  ## Write constraints.txt anew from a fresh environment.
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check '.[test]' 'torch==2.13.0'
+	{ sed -n '/^#/p' constraints.txt; \
+	  .venv-lock/bin/python -m pip freeze --exclude coldfusion-queue | grep -v ' @ ' \
+	  | sed 's/+cpu//'; } > constraints.new
+	mv constraints.new constraints.txt && rm -rf .venv-lock
+
+clean:  ## Remove environment, caches and the demo's files.
+	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache dist build

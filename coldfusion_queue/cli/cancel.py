@@ -1,0 +1,27 @@
+"""``coldfusion cancel``: end a submission."""
+
+from __future__ import annotations
+
+import click
+
+from coldfusion_queue.cli.common import open_repository
+
+__all__ = ["cancel"]
+
+
+@click.command()
+@click.argument("submission")
+def cancel(submission: str) -> None:
+    """Ask for no further turns of SUBMISSION.
+
+    A running turn stops within seconds; what was contributed stays.
+    """
+    _, repository = open_repository()
+    record = repository.submissions.get(submission)
+    status = repository.submissions.status(record)
+    if status.next_turn is None:
+        click.echo(f"{submission} is {status.state} already, nothing to cancel")
+        return
+    repository.submissions.cancel(submission)
+    repository.submissions.close(submission)
+    click.echo(f"{submission} cancelled after {status.committed_turns} committed turns")

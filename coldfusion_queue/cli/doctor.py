@@ -1,0 +1,159 @@
+"""``coldfusion doctor``: what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from coldfusion_queue.cli.common import INTERACTIVE_ATTEMPTS, console, json_option, print_json
+from coldfusion_queue.errors import ColdFusionError, NotFoundError, SettingsError
+
+if TYPE_CHECKING:
+    from coldfusion_queue.settings import Settings
+
+__all__ = ["doctor"]
+
+_MAX_SKEW_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class _Finding:
+    check: str
+    state: str  # ok, note or wrong
+    text: str
+    exit_code: int = 0
+
+
+@click.command()
+@json_option
+def doctor(as_json: bool) -> int:
+    """Check settings, broker, store, credentials, clock, conditional writes, workers and GPU.
+
+    Exits with the code of the first thing that is wrong, or 0.
+    """
+    findings = []
+    for finding in _examine():
+        findings.append(finding)
+        if not as_json:
+            style = {"ok": "green", "note": "yellow", "wrong": "red"}[finding.state]
+            console().print(f"[{style}]{finding.state:>5}[/{style}]  {finding.check:<19} ", end="")
+            console().print(finding.text, markup=False)
+    if as_json:
+        print_json([vars(finding) for finding in findings])
+    return next((item.exit_code for item in findings if item.state == "wrong"), 0)
+
+
+def _examine() -> Iterator[_Finding]:
+    from coldfusion_queue.settings import load_settings
+
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        yield _Finding("settings", "wrong", str(error), error.exit_code)
+        return
+    yield _Finding("settings", "ok", f"repository {settings.repository}")
+    broker = _try("broker", lambda: _broker(settings))
+    yield broker
+    store = _try("store", lambda: _store(settings))
+    yield store
+    if store.state != "wrong":
+        yield _try("clock", lambda: _clock(settings))
+        yield _try("conditional writes", lambda: _conditional(settings))
+        yield _try("repository", lambda: _repository(settings))
+    if broker.state != "wrong":
+        yield _try("workers", lambda: _workers(settings))
+    yield _try("device", lambda: _device(settings))
+
+
+def _try(check: str, examine: Callable[[], tuple[str, str]]) -> _Finding:
+    try:
+        state, text = examine()
+    except ColdFusionError as error:
+        return _Finding(check, "wrong", str(error), error.exit_code)
+    return _Finding(check, state, text)
+
+
+def _broker(settings: Settings) -> tuple[str, str]:
+    from coldfusion_queue.queue.connection import broker_errors, connect_redis
+    from coldfusion_queue.settings import masked_url
+
+    client = connect_redis(settings)
+    with broker_errors(settings):
+        started = time.monotonic()
+        client.ping()
+        milliseconds = 1000 * (time.monotonic() - started)
+        policy = str(client.info("memory").get("maxmemory_policy", "unknown"))
+    where = f"{masked_url(settings.broker_url)} answers in {milliseconds:.1f} ms"
+    if policy not in {"noeviction", "unknown"}:
+        return "note", f"{where}; maxmemory-policy is {policy}, set noeviction or tasks get lost"
+    return "ok", where
+
+
+def _store(settings: Settings) -> tuple[str, str]:
+    from coldfusion_queue.store import Store
+
+    store = Store.open(settings, INTERACTIVE_ATTEMPTS)
+    if not store.bucket_exists():
+        remedy = "create it, or run 'coldfusion init --create-bucket', or set COLDFUSION_S3_BUCKET"
+        raise NotFoundError("bucket", store.bucket, remedy)
+    return "ok", f"{store.endpoint} ({store.server_name()}), bucket {store.bucket}"
+
+
+def _clock(settings: Settings) -> tuple[str, str]:
+    from datetime import UTC, datetime
+
+    from coldfusion_queue.store import Store
+
+    skew = (Store.open(settings, INTERACTIVE_ATTEMPTS).now() - datetime.now(UTC)).total_seconds()
+    if abs(skew) > _MAX_SKEW_SECONDS:
+        return "note", f"the store's clock is {skew:+.0f} s off this one; S3 refuses above 900 s"
+    return "ok", "this machine and the store agree"
+
+
+def _conditional(settings: Settings) -> tuple[str, str]:
+    from coldfusion_queue.store import Store, check_conditional_writes
+
+    store = Store.open(settings, INTERACTIVE_ATTEMPTS)
+    check_conditional_writes(store, f"{settings.repository}/")
+    return "ok", "of racing writers exactly one wins"
+
+
+def _repository(settings: Settings) -> tuple[str, str]:
+    from coldfusion_queue.repository.repository import Repository
+
+    repository = Repository.open(settings, attempts=INTERACTIVE_ATTEMPTS)
+    identity = repository.record().identity
+    version = repository.ledger.newest().after.base.version
+    return "ok", f"{identity.hub_id} ({identity.model_type}), base version {version}"
+
+
+def _workers(settings: Settings) -> tuple[str, str]:
+    from coldfusion_queue.queue.app import FINETUNE_QUEUE, FUSION_QUEUE, make_app
+    from coldfusion_queue.queue.connection import broker_errors
+
+    with broker_errors(settings):
+        answers = make_app(settings).control.inspect(timeout=1.5).active_queues() or {}
+    served = {queue["name"] for queues in answers.values() for queue in queues}
+    missing = [name for name in (FINETUNE_QUEUE, FUSION_QUEUE) if name not in served]
+    if missing:
+        return "note", f"no worker serves {' and '.join(missing)}; start one, or 'coldfusion up'"
+    return "ok", ", ".join(sorted(answers))
+
+
+def _device(settings: Settings) -> tuple[str, str]:
+    try:
+        import torch
+    except ImportError:
+        return "note", "torch is not installed; only a finetune worker needs it"
+    from coldfusion_queue.finetune.device import pick_device
+
+    device = pick_device(settings.device)
+    if device.type == "cuda":
+        return "ok", f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
+    if device.type == "cpu":
+        return "note", "no GPU on this machine: a finetune worker here would use the CPU, slowly"
+    return "ok", str(device)

@@ -1,0 +1,82 @@
+"""``coldfusion init``: make a repository from a pretrained model."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from coldfusion_queue.cli.common import (
+    INTERACTIVE_ATTEMPTS,
+    json_option,
+    parse_settings,
+    print_json,
+    transfer_bar,
+)
+from coldfusion_queue.errors import AlreadyExistsError, NotFoundError
+
+if TYPE_CHECKING:
+    from coldfusion_queue.records import BaseVersion, Policy
+    from coldfusion_queue.repository.repository import Repository
+
+__all__ = ["create_repository", "init"]
+
+
+@click.command()
+@click.option("--base", required=True, metavar="PATH_OR_HUB_ID", help="The pretrained model.")
+@click.option("--create-bucket", is_flag=True, help="Create the bucket if it does not exist.")
+@click.option(
+    "--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Policy, e.g. min_contributions=4."
+)
+@json_option
+def init(base: str, create_bucket: bool, pairs: tuple[str, ...], as_json: bool) -> None:
+    """Create the repository and publish the pretrained model as base version 0."""
+    from coldfusion_queue.records import Policy
+    from coldfusion_queue.repository.repository import Repository
+    from coldfusion_queue.settings import load_settings
+    from coldfusion_queue.store import Store, check_conditional_writes
+
+    policy = parse_settings(Policy, pairs)
+    settings = load_settings()
+    store = Store.open(settings, INTERACTIVE_ATTEMPTS)
+    repository = Repository(store, settings.repository)
+    if not store.bucket_exists():
+        if not create_bucket:
+            remedy = "create it, or add --create-bucket, or set COLDFUSION_S3_BUCKET"
+            raise NotFoundError("bucket", store.bucket, remedy)
+        store.create_bucket()
+    if store.stat(repository.keys.repository_record) is not None:
+        remedy = "choose another COLDFUSION_REPOSITORY"
+        raise AlreadyExistsError("repository", repository.name, remedy)
+    check_conditional_writes(store, f"{repository.name}/")
+    version = create_repository(repository, base, policy, quiet=as_json)
+    if as_json:
+        print_json(
+            {"repository": repository.name, "digest": version.digest, "files": len(version.files)}
+        )
+    else:
+        click.echo(f"repository {repository.name} is ready: base version 0 is {base}")
+
+
+def create_repository(
+    repository: Repository, source: str, policy: Policy, *, quiet: bool
+) -> BaseVersion:
+    """Export a pretrained model and initialise a repository with it.
+
+    Raises:
+        NotFoundError: no such model.
+        IncompatibleModelError: a model that cannot be used.
+        AlreadyExistsError: the repository exists.
+    """
+    from coldfusion_queue.finetune.pretrained import export_pretrained
+
+    with tempfile.TemporaryDirectory(prefix="coldfusion-") as name:
+        directory = Path(name)
+        identity = export_pretrained(source, directory)
+        total = sum(path.stat().st_size for path in directory.iterdir())
+        with transfer_bar("pretrained model", total, hidden=quiet) as bar:
+            version = repository.base_versions.upload_first(directory, bar.advance)
+    repository.initialise(identity, version, policy)
+    return version

@@ -1,0 +1,183 @@
+"""``coldfusion-submit``: hand in a dataset."""
+
+from __future__ import annotations
+
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from coldfusion_queue.cli.common import (
+    json_option,
+    open_repository,
+    open_sender,
+    parse_settings,
+    print_json,
+    transfer_bar,
+)
+from coldfusion_queue.cli.waiting import wait_for
+from coldfusion_queue.errors import UsageError
+from coldfusion_queue.names import check_name, new_submission_id
+
+if TYPE_CHECKING:
+    from coldfusion_queue.intake.prepare import PreparedDataset
+    from coldfusion_queue.records import DatasetRecord, Hyperparameters, Submission
+    from coldfusion_queue.repository.repository import Repository
+
+__all__ = ["submit"]
+
+
+class _Turns(click.ParamType[int | None]):
+    name = "N|forever"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | None:
+        if value == "forever":
+            return None
+        text = str(value)
+        if not text.isdecimal() or int(text) < 1:
+            self.fail(f"{text!r} is neither a number from 1 nor 'forever'", param, ctx)
+        return int(text)
+
+
+@click.command()
+@click.argument("data")
+@click.option("--text", metavar="COLUMN", help="Column of the text; guessed from its name.")
+@click.option("--text-pair", metavar="COLUMN", help="Column of a second text.")
+@click.option("--label", metavar="COLUMN", help="Column of the label; guessed from its name.")
+@click.option("--split", metavar="NAME", help="Split to train on.  [default: train]")
+@click.option(
+    "--objective",
+    type=click.Choice(["auto", "classification", "regression"]),
+    default="auto",
+    show_default=True,
+    help="What the labels are.",
+)
+@click.option(
+    "--name", metavar="CONTRIBUTOR", help="Who contributes; derived from DATA by default."
+)
+@click.option(
+    "--turns",
+    type=_Turns(),
+    default="1",
+    show_default=True,
+    help="Contributions to make, each from the newest base.",
+)
+@click.option(
+    "--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Hyperparameter, e.g. epochs=3."
+)
+@click.option("--wait", is_flag=True, help="Wait until it is done, showing progress.")
+@click.option(
+    "--until",
+    type=click.Choice(["committed", "fused"]),
+    default="committed",
+    show_default=True,
+    help="What --wait waits for.",
+)
+@json_option
+def submit(
+    data: str,
+    text: str | None,
+    text_pair: str | None,
+    label: str | None,
+    split: str | None,
+    objective: str,
+    name: str | None,
+    turns: int | None,
+    pairs: tuple[str, ...],
+    wait: bool,
+    until: str,
+    as_json: bool,
+) -> None:
+    r"""Submit DATA to be finetuned on.
+
+    \b
+    DATA is one of
+      a .jsonl, .csv, .tsv or .parquet file, or a folder of them by split
+      hub:NAME[/CONFIG]   a dataset of the Hugging Face Hub
+      s3://BUCKET/KEY     an object of the configured store
+
+    Everything is checked before anything is uploaded. The data goes to your own object store,
+    nowhere else; only weights are fused.
+    """
+    from coldfusion_queue.records import Hyperparameters
+
+    if name is not None:
+        check_name("contributor", name)
+    if wait and turns is None:
+        raise UsageError("--wait", "with --turns forever", "a number of turns to wait for")
+    hyperparameters = parse_settings(Hyperparameters, pairs)
+    settings, repository = open_repository()
+    _, sender = open_sender(settings)
+    with tempfile.TemporaryDirectory(prefix="coldfusion-") as work_dir:
+        from coldfusion_queue.intake.prepare import prepare_dataset
+        from coldfusion_queue.intake.s3 import fetch_s3_with
+
+        prepared = prepare_dataset(
+            data,
+            text=text,
+            text_pair=text_pair,
+            label=label,
+            split=split,
+            objective=objective,
+            work_dir=Path(work_dir),
+            fetch_s3=fetch_s3_with(settings),
+        )
+        dataset = _upload(repository, prepared, quiet=as_json)
+    submission = _record(name or prepared.suggested_name, dataset, turns, hyperparameters)
+    repository.submissions.create(submission)
+    sender.send(submission.submission_id, 1)
+    _announce(submission, dataset, as_json=as_json and not wait)
+    if wait:
+        wait_for(settings, repository, submission, until=until, as_json=as_json)
+
+
+def _upload(repository: Repository, prepared: PreparedDataset, *, quiet: bool) -> DatasetRecord:
+    from coldfusion_queue.intake.upload import upload_dataset
+
+    total = sum(split.num_bytes for split in prepared.splits.values())
+    with transfer_bar("dataset", total, hidden=quiet) as bar:
+        return upload_dataset(repository.store, repository.keys, prepared, bar.advance)
+
+
+def _record(
+    contributor: str, dataset: DatasetRecord, turns: int | None, hyperparameters: Hyperparameters
+) -> Submission:
+    from coldfusion_queue.records import Submission
+    from coldfusion_queue.repository.repository import actor
+
+    return Submission(
+        submission_id=new_submission_id(contributor),
+        contributor_id=contributor,
+        kind="finetune",
+        dataset_id=dataset.dataset_id,
+        turns=turns,
+        hyperparameters=hyperparameters,
+        created_at=datetime.now(UTC),
+        created_by=actor(),
+    )
+
+
+def _announce(submission: Submission, dataset: DatasetRecord, *, as_json: bool) -> None:
+    train = dataset.splits["train"].num_examples
+    if as_json:
+        print_json(
+            {
+                "submission": submission.submission_id,
+                "contributor": submission.contributor_id,
+                "dataset": dataset.dataset_id,
+                "objective": dataset.objective.value,
+                "num_examples": train,
+                "turns": submission.turns,
+            }
+        )
+        return
+    kind = f"{len(dataset.labels)} labels" if dataset.labels else "regression"
+    turns = "until cancelled" if submission.turns is None else f"{submission.turns} turn(s)"
+    click.echo(
+        f"submitted {submission.submission_id}: {train} training examples, {kind}, {turns}",
+        err=True,
+    )

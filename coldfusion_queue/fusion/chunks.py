@@ -1,0 +1,187 @@
+"""The plan of a fusion: which bytes of the base model, and of every other file, go together.
+
+The base model's data is cut into chunks in file order, without regard for where a tensor ends,
+so a chunk holds a part of a large tensor or many small ones. Within a chunk, adjacent pieces of
+one dtype form a run, which is fused in one operation: ten thousand tensors of one element cost
+no more than one tensor of ten thousand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from coldfusion_queue.errors import UsageError
+from coldfusion_queue.fusion.dtypes import DTYPE_BYTES
+from coldfusion_queue.fusion.layout import TensorLayout
+
+__all__ = ["Chunk", "Piece", "ReadPlan", "Run", "Span", "is_in_order", "plan_chunks", "plan_read"]
+
+_LARGEST_ELEMENT = max(DTYPE_BYTES.values())
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Consecutive elements of one tensor, counted in row-major order."""
+
+    tensor: str
+    first: int
+    num_elements: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """Pieces that lie side by side in the base model's file and have one dtype there."""
+
+    dtype: str
+    pieces: tuple[Piece, ...]
+
+    @property
+    def num_elements(self) -> int:
+        """Elements of all pieces."""
+        return sum(piece.num_elements for piece in self.pieces)
+
+    def tensor_at(self, element: int) -> str:
+        """Name of the tensor that an element of the run belongs to."""
+        for piece in self.pieces:
+            if element < piece.num_elements:
+                return piece.tensor
+            element -= piece.num_elements
+        raise UsageError("element", str(element), f"less than {self.num_elements}")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What is read, fused and written in one go: consecutive bytes of the base model's data."""
+
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True)
+class Span:
+    """Elements of one dtype, side by side in what is read of a file for a chunk."""
+
+    dtype: str
+    position: int
+    """Offset of the first one in what was read, in bytes."""
+    num_elements: int
+
+
+@dataclass(frozen=True)
+class ReadPlan:
+    """What one file has to give for a chunk."""
+
+    ranges: tuple[tuple[int, int], ...]
+    """(start, end) offsets in the file: ascending, disjoint, and as few as there can be. What
+    they hold, concatenated, is what is read."""
+    spans: tuple[tuple[Span, ...], ...]
+    """For each run of the chunk, where its elements are in what is read, in the run's order."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all ranges."""
+        return sum(end - start for start, end in self.ranges)
+
+
+def plan_chunks(base: TensorLayout, chunk_bytes: int) -> tuple[Chunk, ...]:
+    """Cut the base model's data into chunks.
+
+    Args:
+        base: layout of the base model.
+        chunk_bytes: size of a chunk at most, counted in the base model's dtypes; 8 or more. A
+            file with wider dtypes has proportionally more bytes for a chunk.
+
+    Returns:
+        Chunks that together hold every element once, in file order. A model without data has
+        one chunk without runs.
+
+    Raises:
+        UsageError: ``chunk_bytes`` does not hold one element.
+    """
+    if chunk_bytes < _LARGEST_ELEMENT:
+        raise UsageError("chunk size", str(chunk_bytes), f"{_LARGEST_ELEMENT} bytes or more")
+    chunks: list[Chunk] = []
+    pending: list[tuple[str, Piece]] = []
+    room = chunk_bytes
+    for tensor in base.tensors.values():
+        size, first = DTYPE_BYTES[tensor.dtype], 0
+        while first < tensor.num_elements:
+            if room < size:
+                chunks.append(_chunk(pending))
+                pending, room = [], chunk_bytes
+            count = min(tensor.num_elements - first, room // size)
+            pending.append((tensor.dtype, Piece(tensor.name, first, count)))
+            first, room = first + count, room - count * size
+    return (*chunks, _chunk(pending)) if pending or not chunks else tuple(chunks)
+
+
+def plan_read(layout: TensorLayout, chunk: Chunk) -> ReadPlan:
+    """Where a file has the elements of a chunk.
+
+    Args:
+        layout: of a file with the base model's tensor names and shapes; their order and dtypes
+            may be others.
+        chunk: a chunk of the base model.
+    """
+    places = {piece: _range(layout, piece) for run in chunk.runs for piece in run.pieces}
+    ranges: list[tuple[int, int]] = []
+    positions: dict[int, int] = {}
+    filled = 0
+    for start, end in sorted(places.values()):
+        positions[start] = filled
+        filled += end - start
+        if ranges and ranges[-1][1] == start:
+            start, _ = ranges.pop()
+        ranges.append((start, end))
+
+    def span(piece: Piece) -> Span:
+        dtype = layout.tensors[piece.tensor].dtype
+        return Span(dtype, positions[places[piece][0]], piece.num_elements)
+
+    spans = tuple(tuple(_merged(map(span, run.pieces))) for run in chunk.runs)
+    return ReadPlan(tuple(ranges), spans)
+
+
+def is_in_order(layout: TensorLayout, base: TensorLayout) -> bool:
+    """Whether reading a file chunk by chunk reads its data from beginning to end."""
+    return _with_data(layout) == _with_data(base)
+
+
+def _with_data(layout: TensorLayout) -> list[str]:
+    return [tensor.name for tensor in layout.tensors.values() if tensor.num_elements]
+
+
+def _chunk(pieces: Iterable[tuple[str, Piece]]) -> Chunk:
+    runs: list[tuple[str, list[Piece]]] = []
+    for dtype, piece in pieces:
+        if runs and runs[-1][0] == dtype:
+            runs[-1][1].append(piece)
+        else:
+            runs.append((dtype, [piece]))
+    return Chunk(tuple(Run(dtype, tuple(members)) for dtype, members in runs))
+
+
+def _range(layout: TensorLayout, piece: Piece) -> tuple[int, int]:
+    tensor = layout.tensors[piece.tensor]
+    size = DTYPE_BYTES[tensor.dtype]
+    start = tensor.start + piece.first * size
+    return start, start + piece.num_elements * size
+
+
+def _merged(spans: Iterable[Span]) -> Iterator[Span]:
+    pending: Span | None = None
+    for span in spans:
+        if pending is not None and _follows(pending, span):
+            count = pending.num_elements + span.num_elements
+            pending = Span(span.dtype, pending.position, count)
+            continue
+        if pending is not None:
+            yield pending
+        pending = span
+    if pending is not None:
+        yield pending
+
+
+def _follows(before: Span, after: Span) -> bool:
+    end = before.position + before.num_elements * DTYPE_BYTES[before.dtype]
+    return before.dtype == after.dtype and end == after.position

@@ -1,0 +1,113 @@
+"""What goes into a fusion: contributions, checked and opened."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+from coldfusion_queue.errors import UsageError
+from coldfusion_queue.fusion.compatibility import check_layout
+from coldfusion_queue.fusion.faults import attributed
+from coldfusion_queue.fusion.layout import ByteSource
+from coldfusion_queue.fusion.reader import SourceReader
+
+__all__ = ["FusionInput", "Member", "check_inputs", "open_members"]
+
+
+@dataclass(frozen=True)
+class FusionInput:
+    """One contribution to a fusion."""
+
+    contribution_id: str
+    source: ByteSource
+    """Its shared parameters."""
+    digest: str
+    """sha256 of the whole file, lower-case hex."""
+    form: Literal["delta", "full"]
+    """As in ``records.Contribution``."""
+    coefficient: float
+    """What its delta is multiplied by; see ``coefficients.coefficients``."""
+    own_base: ByteSource | None = None
+    """Base version that a ``full`` one was finetuned from; None means the current one. The same
+    object in several inputs is read once for all of them."""
+    own_base_digest: str | None = None
+    """sha256 of that file; None leaves it unchecked."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A contribution whose files are open and fit the base model."""
+
+    contribution_id: str
+    coefficient: float
+    reader: SourceReader
+    reference: SourceReader | None
+    """What it was finetuned from; None if its file holds the delta itself."""
+
+
+def check_inputs(inputs: Sequence[FusionInput]) -> list[FusionInput]:
+    """The contributions in the order in which they are summed up: that of their ids.
+
+    Raises:
+        UsageError: there are none, an id is there twice, or a coefficient is NaN or infinite.
+    """
+    ordered = sorted(inputs, key=lambda item: item.contribution_id)
+    ids = [item.contribution_id for item in ordered]
+    if not ids or len(set(ids)) != len(ids):
+        raise UsageError("list of contributions", ", ".join(ids), "one or more, each once")
+    for item in ordered:
+        if not math.isfinite(item.coefficient):
+            what = f"coefficient of contribution {item.contribution_id}"
+            raise UsageError(what, str(item.coefficient), "a finite number")
+    return ordered
+
+
+def open_members(
+    base: ByteSource,
+    base_reader: SourceReader,
+    ordered: Sequence[FusionInput],
+    pool: ThreadPoolExecutor,
+) -> list[Member]:
+    """Read all headers at the same time and check them against the base model's.
+
+    Args:
+        base: the current base model's file.
+        base_reader: its reader.
+        ordered: from ``check_inputs``.
+        pool: threads to read with.
+
+    Raises:
+        ContributionFault: the first contribution whose file, or whose own base model's, is no
+            safetensors file or does not fit the base model.
+    """
+
+    def open_file(item: FusionInput, source: ByteSource, digest: str | None) -> SourceReader:
+        reader = SourceReader.open(source, digest, item.contribution_id)
+        with attributed(item.contribution_id):
+            check_layout(item.contribution_id, reader.layout, base_reader.layout)
+        reader.align(base_reader.layout)
+        return reader
+
+    old_bases: dict[int, tuple[FusionInput, ByteSource]] = {}
+    for item in ordered:
+        if item.form == "full" and item.own_base is not None and item.own_base is not base:
+            old_bases.setdefault(id(item.own_base), (item, item.own_base))
+    opening = [pool.submit(open_file, item, item.source, item.digest) for item in ordered]
+    opening_old = {
+        key: pool.submit(open_file, item, source, item.own_base_digest)
+        for key, (item, source) in old_bases.items()
+    }
+    readers = [future.result() for future in opening]
+    references = {key: future.result() for key, future in opening_old.items()}
+    return [
+        Member(
+            item.contribution_id,
+            item.coefficient,
+            reader,
+            references.get(id(item.own_base), base_reader) if item.form == "full" else None,
+        )
+        for item, reader in zip(ordered, readers, strict=True)
+    ]

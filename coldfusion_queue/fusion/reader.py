@@ -1,0 +1,150 @@
+"""Reads one tensor file chunk by chunk and verifies the digest of all of it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+
+from coldfusion_queue.errors import DigestMismatchError
+from coldfusion_queue.fusion.chunks import Chunk, ReadPlan, is_in_order, plan_read
+from coldfusion_queue.fusion.dtypes import DTYPE_BYTES, Floats, decode
+from coldfusion_queue.fusion.faults import attributed
+from coldfusion_queue.fusion.layout import ByteSource, TensorLayout, read_layout
+
+__all__ = ["ChunkData", "SourceReader"]
+
+
+@dataclass(frozen=True)
+class ChunkData:
+    """What one file holds for a chunk."""
+
+    raw: bytes | bytearray
+    plan: ReadPlan
+
+    def values(self, run: int, dtype: np.dtype[np.floating]) -> Floats:
+        """Numbers of a run, in the order of the base model's file.
+
+        Args:
+            run: index of the run in the chunk.
+            dtype: float32 or float64; a wider file is rounded to it.
+
+        Returns:
+            Shape (n,); perhaps a view into ``raw`` that must not be written to.
+        """
+        parts = [
+            decode(self.raw, span.dtype, span.position, span.num_elements)
+            for span in self.plan.spans[run]
+        ]
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            if len(parts) == 1:
+                return parts[0].astype(dtype, copy=False)
+            return np.concatenate(parts, dtype=dtype, casting="same_kind")
+
+    def copy_of(self, run: int) -> bytes:
+        """Bytes of a run as they are; only of the base model, where a run is one span."""
+        (span,) = self.plan.spans[run]
+        num_bytes = span.num_elements * DTYPE_BYTES[span.dtype]
+        return bytes(self.raw[span.position : span.position + num_bytes])
+
+
+class SourceReader:
+    """One open file of a fusion.
+
+    A file whose tensors are in the base model's order is read from beginning to end, and hashed
+    on the way. Another one is hashed beforehand by ``verify_beforehand``. The chunks of one
+    reader are read one after the other, while other readers read theirs.
+    """
+
+    def __init__(
+        self, source: ByteSource, digest: str | None, blamed: str | None, layout: TensorLayout
+    ) -> None:
+        self._source = source
+        self._digest = digest
+        self._hash = hashlib.sha256(layout.header)
+        self._header_bytes = len(layout.header)
+        self._is_hashed_on_the_way = True
+        self.blamed = blamed
+        self.layout = layout
+
+    @classmethod
+    def open(cls, source: ByteSource, digest: str | None, blamed: str | None) -> Self:
+        """Read a file's header.
+
+        Args:
+            source: the file.
+            digest: sha256 that the whole file must have, lower-case hex; None checks nothing.
+            blamed: id of the contribution that errors in this file are attributed to, if any.
+
+        Raises:
+            InvalidTensorFileError: no safetensors file; as ``ContributionFault`` if attributed.
+        """
+        with attributed(blamed):
+            return cls(source, digest, blamed, read_layout(source))
+
+    @property
+    def name(self) -> str:
+        """What messages call the file."""
+        return self._source.name
+
+    def align(self, base: TensorLayout) -> None:
+        """Say what will be read, once the layout is known to fit the base model."""
+        self._is_hashed_on_the_way = is_in_order(self.layout, base)
+        # A hostile header has 16 MiB of blanks, and there may be many of them.
+        self.layout = replace(self.layout, header=b"", metadata={})
+
+    def verify_beforehand(self, part_bytes: int) -> None:
+        """Hash a file that will not be read in order; ``part_bytes`` are held at a time.
+
+        Raises:
+            DigestMismatchError: not the recorded bytes; as ``ContributionFault`` if attributed.
+        """
+        if self._is_hashed_on_the_way or self._digest is None:
+            return
+        with attributed(self.blamed):
+            for start in range(self._header_bytes, self._source.num_bytes, part_bytes):
+                end = min(start + part_bytes, self._source.num_bytes)
+                self._hash.update(self._read_range(start, end))
+        self.verify()
+
+    def read(self, chunk: Chunk) -> ChunkData:
+        """Read what the file holds for a chunk.
+
+        Raises:
+            DigestMismatchError: the file ended early; as ``ContributionFault`` if attributed.
+        """
+        with attributed(self.blamed):
+            plan = plan_read(self.layout, chunk)
+            raw = self._read_ranges(plan)
+        if self._is_hashed_on_the_way and self._digest is not None:
+            self._hash.update(raw)
+        return ChunkData(raw, plan)
+
+    def verify(self) -> None:
+        """Compare the digest, after all chunks were read.
+
+        Raises:
+            DigestMismatchError: not the recorded bytes; as ``ContributionFault`` if attributed.
+        """
+        got = self._hash.hexdigest()
+        if self._digest is not None and got != self._digest:
+            with attributed(self.blamed):
+                raise DigestMismatchError(self.name, got, self._digest)
+
+    def _read_ranges(self, plan: ReadPlan) -> bytes | bytearray:
+        if len(plan.ranges) == 1:
+            return self._read_range(*plan.ranges[0])
+        raw, filled = bytearray(plan.num_bytes), 0
+        for start, end in plan.ranges:
+            raw[filled : filled + end - start] = self._read_range(start, end)
+            filled += end - start
+        return raw
+
+    def _read_range(self, start: int, end: int) -> bytes:
+        data = self._source.read(start, end - start)
+        if len(data) != end - start:
+            got = f"{len(data)} bytes at offset {start}"
+            raise DigestMismatchError(self.name, got, f"{end - start} bytes")
+        return data

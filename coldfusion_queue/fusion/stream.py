@@ -1,0 +1,124 @@
+"""The fusion itself: chunk by chunk, in one pass over all files, in bounded memory.
+
+::
+
+    theta_{t+1} = theta_t + sum_c(coefficient_c * Delta_c)
+    Delta_c     = delta, or theta_c - theta_tau of a contribution in full form
+
+The sum is built before theta_t is added, in float32 (float64 where the base model has F64), in
+the order of the contribution ids, and rounded to the base model's dtype once. Hence the same
+inputs give the same bits, whatever the chunks and threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from coldfusion_queue.errors import UsageError
+from coldfusion_queue.fusion.chunks import Chunk, plan_chunks
+from coldfusion_queue.fusion.combine import Combiner
+from coldfusion_queue.fusion.compatibility import check_layout
+from coldfusion_queue.fusion.faults import ContributionFault
+from coldfusion_queue.fusion.inputs import FusionInput, check_inputs, open_members
+from coldfusion_queue.fusion.layout import ByteSource
+from coldfusion_queue.fusion.reader import ChunkData, SourceReader
+
+__all__ = ["ContributionFault", "FusionInput", "check_layout", "fuse_stream"]
+
+
+def fuse_stream(
+    base: ByteSource,
+    base_digest: str,
+    inputs: Sequence[FusionInput],
+    *,
+    chunk_bytes: int,
+    threads: int,
+) -> Generator[bytes, None, None]:
+    """Fuse contributions into a base model.
+
+    Headers are read and checked in this call; data is read as the iterator is advanced, one
+    chunk ahead. Closing the iterator ends its threads; one never started has none.
+
+    Args:
+        base: the current base model's file (theta_t).
+        base_digest: sha256 of that file, lower-case hex.
+        inputs: K >= 1 contributions with ids of their own, in any order.
+        chunk_bytes: size of a chunk, in bytes of the base model; 8 or more. Each open file
+            takes at most two chunks of memory (in its own dtypes), and the sums four, or nine
+            where the base model has half precision.
+        threads: how many files are read at a time, 1 or more.
+
+    Returns:
+        The new safetensors file, in parts: the base model's header as it is, then the data.
+        The last part comes only after all digests were found right, and a caller must not use
+        what it got before the iterator ends. Integer and boolean tensors are the base model's.
+
+    Raises:
+        UsageError: no inputs, an id twice, a coefficient that is no finite number, or sizes
+            below their minimum.
+        ContributionFault: one contribution is not a safetensors file (its cause is an
+            ``InvalidTensorFileError``), does not fit the base model or leaves its range
+            (``IncompatibleModelError``), holds NaN or infinities (``NonFiniteTensorError``), is
+            not what was recorded (``DigestMismatchError``) or is gone (``NotFoundError``).
+            Without it, the others can be fused.
+        InvalidTensorFileError: the base model's file is damaged.
+        DigestMismatchError: the base model's file is not the recorded one.
+        RetryableError: what a source raises passes unchanged; it is nobody's fault.
+
+    Cost: O(K * P) time for P parameters, every file read once; a contribution whose tensors are
+    in another order than the base model's is read twice, to verify its digest.
+    """
+    ordered = check_inputs(inputs)
+    if threads < 1:
+        raise UsageError("number of threads", str(threads), "1 or more")
+    base_reader = SourceReader.open(base, base_digest, None)
+    chunks = plan_chunks(base_reader.layout, chunk_bytes)
+    with ThreadPoolExecutor(threads) as pool:
+        members = open_members(base, base_reader, ordered, pool)
+    return _generate(Combiner(base_reader, members), chunks, chunk_bytes, threads)
+
+
+def _generate(
+    combiner: Combiner, chunks: Sequence[Chunk], chunk_bytes: int, threads: int
+) -> Generator[bytes, None, None]:
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="fuse")
+    try:
+        for _ in pool.map(lambda reader: reader.verify_beforehand(chunk_bytes), combiner.readers):
+            pass
+        yield combiner.base.layout.header
+        ahead = _ReadAhead(combiner.readers, chunks, pool)
+        for chunk in chunks:
+            # One expression, so that nothing keeps what was read alive during the yield.
+            yield combiner.combine(chunk, ahead.take())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class _ReadAhead:
+    """Reads a chunk of all files at the same time, while the one before is worked on."""
+
+    def __init__(
+        self, readers: Sequence[SourceReader], chunks: Sequence[Chunk], pool: ThreadPoolExecutor
+    ) -> None:
+        self._readers = readers
+        self._remaining = iter(chunks)
+        self._pool = pool
+        self._pending: list[Future[ChunkData]] = []
+        self._start_next()
+
+    def take(self) -> dict[SourceReader, ChunkData]:
+        """What all files hold for the next chunk; after the last, all digests are verified."""
+        ready = [future.result() for future in self._pending]
+        if not self._start_next():
+            for reader in self._readers:
+                reader.verify()
+        return dict(zip(self._readers, ready, strict=True))
+
+    def _start_next(self) -> bool:
+        chunk = next(self._remaining, None)
+        if chunk is None:
+            self._pending = []
+            return False
+        self._pending = [self._pool.submit(reader.read, chunk) for reader in self._readers]
+        return True

@@ -1,0 +1,118 @@
+"""Saying what is wrong with a dataset, without showing any of it.
+
+Messages hold line numbers, counts and column names, never rows: they end in logs and in other
+people's terminals. Errors of readers are not chained either (``json.JSONDecodeError.doc`` and
+``UnicodeDecodeError.object`` hold the row), so callers raise after their ``except`` block.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from coldfusion_queue.errors import DiskFullError
+
+__all__ = ["Place", "Tally", "disk_errors", "is_disk_full", "listed", "named_column", "printable"]
+
+_NUM_PLACES = 5
+_NUM_LISTED = 20
+_MAX_NAME = 40
+_MAX_NAME_WORDS = 4
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+@dataclass(frozen=True)
+class Place:
+    """One row of a dataset: where to look, not what stands there."""
+
+    source: str
+    """File or hub dataset, as messages name it."""
+    unit: str
+    """What ``number`` counts: ``line`` or ``row``."""
+    number: int
+    """Counted from 1."""
+
+
+@dataclass
+class Tally:
+    """How many rows share a problem, and where the first of them are."""
+
+    count: int = 0
+    places: list[Place] = field(default_factory=list)
+
+    def add(self, place: Place) -> None:
+        """Count one row."""
+        self.count += 1
+        if len(self.places) < _NUM_PLACES:
+            self.places.append(place)
+
+    def merge(self, other: Tally) -> None:
+        """Count the rows of another tally, which come after ours."""
+        self.count += other.count
+        self.places = (self.places + other.places)[:_NUM_PLACES]
+
+    @property
+    def source(self) -> str:
+        """The file that the first of the rows is in."""
+        return self.places[0].source
+
+    def describe(self) -> str:
+        """``3 rows (lines 2, 5, 9)``; with more rows than places, an ellipsis follows."""
+        here = [place for place in self.places if place.source == self.source]
+        numbers = ", ".join(str(place.number) for place in here)
+        more = ", ..." if self.count > len(here) else ""
+        plural = "s" if self.count > 1 else ""
+        return f"{self.count} row{plural} ({self.places[0].unit}{plural} {numbers}{more})"
+
+
+def printable(name: str) -> str:
+    """A file's name on one line and in characters that every terminal takes."""
+    return name if name.isprintable() else repr(name)
+
+
+def named_column(name: str) -> str:
+    """A column's name for a message; one that looks like text is counted, not shown.
+
+    The first line of a CSV file without a header is a row, and rows are not shown.
+    """
+    if len(name) > _MAX_NAME or len(name.split()) > _MAX_NAME_WORDS:
+        return f"<{len(name)} characters>"
+    return repr(name)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Column or file names for a message, at most 20 of them."""
+    shown = [named_column(name) for name in names]
+    more = f" and {len(shown) - _NUM_LISTED} more" if len(shown) > _NUM_LISTED else ""
+    return ", ".join(shown[:_NUM_LISTED]) + more if shown else "none"
+
+
+@contextmanager
+def disk_errors(path: Path, variable: str = "TMPDIR") -> Iterator[None]:
+    """Turn "no space left" into an error of ours.
+
+    Args:
+        path: the directory that is written to, for the message.
+        variable: the environment variable that names another one.
+
+    Raises:
+        DiskFullError: the disk, or the quota on it, is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if is_disk_full(error):
+            raise DiskFullError(str(path), variable) from error
+        raise
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that caused it, says that a disk or a quota is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _DISK_FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,96 @@
+"""Every Prometheus metric, named in one place and built by a function, not at import."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Iterable, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import REGISTRY
+
+from coldfusion_queue.records import Decision
+
+__all__ = ["TaskMetrics", "repository_metrics"]
+
+_FINETUNE_BUCKETS = (1, 5, 15, 60, 300, 900, 1800, 3600, 2 * 3600, 4 * 3600, 8 * 3600, 24 * 3600)
+_FUSION_BUCKETS = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600)
+
+
+class TaskMetrics:
+    """What the tasks of one worker process count."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self._finetunes = Counter(
+            "coldfusion_finetunes",
+            "Finetunes that ended, by outcome.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._finetune_seconds = Histogram(
+            "coldfusion_finetune_duration_seconds",
+            "Wall time of one finetune, downloads and upload included.",
+            buckets=_FINETUNE_BUCKETS,
+            registry=registry,
+        )
+        self._decisions = Counter(
+            "coldfusion_decisions",
+            "Contributions that the ledger decided, by outcome.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._staleness = Histogram(
+            "coldfusion_fused_staleness_versions",
+            "Staleness of fused contributions, in base versions.",
+            buckets=(0, 1, 2, 3, 5, 8, 13, 21),
+            registry=registry,
+        )
+        self._fusion_seconds = Histogram(
+            "coldfusion_fusion_duration_seconds",
+            "Wall time of one fusion, from looking at the inbox to settling.",
+            buckets=_FUSION_BUCKETS,
+            registry=registry,
+        )
+
+    def finetune_ended(self, outcome: str, seconds: float) -> None:
+        """Count one finetune: outcome is committed, retried, failed or cancelled."""
+        self._finetunes.labels(outcome).inc()
+        self._finetune_seconds.observe(seconds)
+
+    def fusion_ended(self, decisions: Sequence[Decision], seconds: float) -> None:
+        """Count one fusion that appended to the ledger."""
+        self._fusion_seconds.observe(seconds)
+        for outcome, number in Tally(item.outcome for item in decisions).items():
+            self._decisions.labels(outcome.value).inc(number)
+        for item in decisions:
+            if item.version is not None:
+                self._staleness.observe(item.numbers["staleness"])
+
+
+def repository_metrics(
+    *,
+    base_version: int,
+    sequence: int,
+    num_pending: int,
+    num_open_submissions: int,
+    queue_lengths: dict[str, int],
+) -> Iterable[GaugeMetricFamily]:
+    """Gauges of the exporter, made anew at each scrape from the store and the broker."""
+    yield GaugeMetricFamily(
+        "coldfusion_base_version", "Newest published base version.", value=base_version
+    )
+    yield GaugeMetricFamily(
+        "coldfusion_ledger_sequence", "Sequence number of the newest ledger entry.", value=sequence
+    )
+    yield GaugeMetricFamily(
+        "coldfusion_pending_contributions", "Markers in the inbox.", value=num_pending
+    )
+    yield GaugeMetricFamily(
+        "coldfusion_open_submissions", "Submissions with turns left.", value=num_open_submissions
+    )
+    queues = GaugeMetricFamily(
+        "coldfusion_queue_length", "Messages waiting in a queue.", labels=["queue"]
+    )
+    for name, length in sorted(queue_lengths.items()):
+        queues.add_metric([name], length)
+    yield queues

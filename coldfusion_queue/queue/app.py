@@ -1,0 +1,106 @@
+"""The Celery application, configured for tasks that take hours on Redis.
+
+Late acknowledgement and a visibility timeout above every time limit: a task is handed to another
+worker when its worker is gone, and never while it still runs. There is no result backend; the
+outcome of a task is a record in the object store.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+from celery import Celery
+from kombu import Queue
+
+from coldfusion_queue.settings import Settings
+
+__all__ = ["FINETUNE_QUEUE", "FUSION_QUEUE", "make_app"]
+
+FINETUNE_QUEUE = "finetune"
+FUSION_QUEUE = "fusion"
+
+
+def make_app(settings: Settings) -> Celery:
+    """Make the application that workers, beat and senders share; nothing is connected yet."""
+    app = Celery("coldfusion", broker=settings.broker_url.get_secret_value())
+    app.conf.update(
+        accept_content=["json"],
+        task_serializer="json",
+        task_ignore_result=True,
+        task_store_errors_even_if_ignored=False,
+        task_default_queue=FINETUNE_QUEUE,
+        task_queues=(Queue(FINETUNE_QUEUE), Queue(FUSION_QUEUE)),
+        task_routes={
+            "coldfusion.finetune": {"queue": FINETUNE_QUEUE},
+            "coldfusion.fuse": {"queue": FUSION_QUEUE},
+            "coldfusion.reconcile": {"queue": FUSION_QUEUE},
+        },
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_soft_shutdown_timeout=float(settings.soft_shutdown_seconds),
+        worker_enable_soft_shutdown_on_idle=False,
+        worker_send_task_events=True,
+        task_send_sent_event=True,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_timeout=settings.broker_connect_timeout_seconds,
+        broker_transport_options=_transport_options(settings),
+        visibility_timeout=settings.visibility_timeout_seconds,
+        broker_use_ssl=_ssl_options(settings),
+        timezone="UTC",
+        task_annotations=_time_limits(settings),
+        imports=("coldfusion_queue.queue.tasks",),
+        beat_schedule=_beat_schedule(settings),
+    )
+    return app
+
+
+def _time_limits(settings: Settings) -> dict[str, Any]:
+    # The soft limit lets a task record why it ended; the hard one is for a task that hangs.
+    def limits(seconds: int) -> dict[str, int]:
+        return {"soft_time_limit": seconds, "time_limit": seconds + 60}
+
+    return {
+        "coldfusion.finetune": limits(settings.finetune_time_limit_seconds),
+        "coldfusion.fuse": limits(settings.fusion_time_limit_seconds),
+        "coldfusion.reconcile": limits(settings.fusion_time_limit_seconds),
+    }
+
+
+def _transport_options(settings: Settings) -> dict[str, Any]:
+    return {
+        "visibility_timeout": settings.visibility_timeout_seconds,
+        "socket_keepalive": True,
+        "socket_connect_timeout": settings.broker_connect_timeout_seconds,
+        "health_check_interval": 25,
+    }
+
+
+def _ssl_options(settings: Settings) -> dict[str, Any] | None:
+    if not settings.broker_url.get_secret_value().startswith("rediss://"):
+        return None
+    options: dict[str, Any] = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+    if settings.broker_ca_file is not None:
+        options["ssl_ca_certs"] = str(settings.broker_ca_file)
+    return options
+
+
+def _beat_schedule(settings: Settings) -> dict[str, Any]:
+    def every(task: str, seconds: float) -> dict[str, Any]:
+        # One that was not taken up before the next is due would only repeat it.
+        return {
+            "task": task,
+            "schedule": seconds,
+            "args": (settings.repository,),
+            "options": {"expires": seconds},
+        }
+
+    return {
+        "fuse": every("coldfusion.fuse", settings.fusion_interval_seconds),
+        "reconcile": every("coldfusion.reconcile", settings.reconcile_interval_seconds),
+    }

@@ -1,0 +1,116 @@
+"""Base versions as directories: written under an attempt, read back by digest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from coldfusion_queue.keys import ObjectKeys
+from coldfusion_queue.names import new_attempt
+from coldfusion_queue.records import BaseVersion, FileRecord, FusedContribution, Policy
+from coldfusion_queue.store import Store
+
+__all__ = ["LINEAGE_FILE", "BaseVersions"]
+
+#: Written beside the model: the version's own record, for people who copy the directory.
+LINEAGE_FILE = "lineage.json"
+
+
+class BaseVersions:
+    """Reads and writes the directories of base versions."""
+
+    def __init__(self, store: Store, keys: ObjectKeys) -> None:
+        self._store = store
+        self._keys = keys
+
+    def upload_first(
+        self, directory: Path, progress: Callable[[int], None] | None = None
+    ) -> BaseVersion:
+        """Upload a local model directory as an attempt at base version 0, the pretrained model."""
+        prefix = self._keys.base_prefix(0, new_attempt())
+        files = {
+            path.name: self._store.put_file(prefix + path.name, path, progress)
+            for path in sorted(directory.iterdir())
+            if path.is_file()
+        }
+        return self._finish(
+            BaseVersion(
+                version=0,
+                prefix=prefix,
+                files=files,
+                parent=None,
+                method=None,
+                server_learning_rate=None,
+                fused=(),
+            )
+        )
+
+    def upload_candidate(
+        self,
+        parent: BaseVersion,
+        model: Iterable[bytes],
+        fused: Iterable[FusedContribution],
+        policy: Policy,
+    ) -> BaseVersion:
+        """Upload an attempt at the version after ``parent``; only the ledger can publish it.
+
+        Args:
+            parent: the version that is fused into; its other files are copied.
+            model: bytes of the new model file, in order.
+            fused: lineage.
+            policy: the policy that the fusion follows.
+
+        Raises:
+            Whatever ``model`` raises; the attempt's objects are deleted then.
+        """
+        prefix = self._keys.base_prefix(parent.version + 1, new_attempt())
+        try:
+            files = {
+                BaseVersion.MODEL_FILE: self._store.put_stream(
+                    prefix + BaseVersion.MODEL_FILE, model
+                )
+            }
+            for name, file in parent.files.items():
+                if name not in files:
+                    files[name] = self._store.put_stream(
+                        prefix + name, self._store.read_stream(file)
+                    )
+            return self._finish(
+                BaseVersion(
+                    version=parent.version + 1,
+                    prefix=prefix,
+                    files=files,
+                    parent=parent.version,
+                    method=policy.method,
+                    server_learning_rate=policy.server_learning_rate,
+                    fused=tuple(fused),
+                )
+            )
+        except BaseException:
+            self.discard(prefix)
+            raise
+
+    def discard(self, prefix: str) -> None:
+        """Delete an attempt that will not be published."""
+        self._store.delete([item.key for item in self._store.list(prefix)])
+
+    def download(
+        self,
+        version: BaseVersion,
+        directory: Path,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        """Download a version into an existing directory, every digest checked.
+
+        Raises:
+            NotFoundError: the version was collected as garbage.
+            DigestMismatchError: an object is not what was recorded.
+        """
+        files: Mapping[str, FileRecord] = version.files
+        for name, file in files.items():
+            self._store.download(file, directory / name, progress)
+        (directory / LINEAGE_FILE).write_bytes(version.to_bytes())
+
+    def _finish(self, version: BaseVersion) -> BaseVersion:
+        self._store.put(version.prefix + LINEAGE_FILE, version.to_bytes())
+        return version

@@ -1,0 +1,84 @@
+"""Commit of a finetune: upload under an attempt of its own, marker, record.
+
+Each step is one function here, in the order in which they happen; ``docs/protocol.md`` says what
+a crash after each of them leaves behind and what recovers it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from coldfusion_queue.keys import ObjectKeys
+from coldfusion_queue.names import new_attempt
+from coldfusion_queue.records import Contribution, Decision, FileRecord
+from coldfusion_queue.store import Store
+
+__all__ = ["HEAD_FILE", "SHARED_FILE", "Contributions"]
+
+SHARED_FILE = "shared.safetensors"
+HEAD_FILE = "head.safetensors"
+
+
+class Contributions:
+    """Reads and commits the contributions of one repository."""
+
+    def __init__(self, store: Store, keys: ObjectKeys) -> None:
+        self._store = store
+        self._keys = keys
+
+    def find(self, contribution_id: str) -> Contribution | None:
+        """The record of a committed contribution, or None if it is not committed."""
+        key = self._keys.contribution(contribution_id)
+        data = self._store.find(key)
+        return None if data is None else Contribution.from_bytes(data, key)
+
+    def decision(self, contribution_id: str) -> Decision | None:
+        """What became of a contribution, or None while it is pending."""
+        key = self._keys.decision(contribution_id)
+        data = self._store.find(key)
+        return None if data is None else Decision.from_bytes(data, key)
+
+    def upload(
+        self,
+        contribution_id: str,
+        files: Mapping[str, Path],
+        progress: Callable[[int], None] | None = None,
+    ) -> tuple[str, dict[str, FileRecord]]:
+        """Step 1: upload files under a new attempt; nobody looks at them yet.
+
+        Returns:
+            The attempt and a record of each file.
+        """
+        attempt = new_attempt()
+        records = {
+            name: self._store.put_file(
+                self._keys.attempt_file(contribution_id, attempt, name), path, progress
+            )
+            for name, path in files.items()
+        }
+        return attempt, records
+
+    def commit(self, contribution: Contribution) -> bool:
+        """Steps 2 and 3: create the inbox marker, then the record, which is the commit point.
+
+        The marker comes first: a contribution without a marker would never be found, while a
+        marker without a contribution is passed over.
+
+        Idempotent: of several attempts at one contribution the first stays; the files of the
+        others are deleted.
+
+        Returns:
+            Whether this attempt is the committed one.
+        """
+        name = contribution.contribution_id
+        self._store.create(self._keys.inbox_marker(name), b"")
+        won = self._store.create(self._keys.contribution(name), contribution.to_bytes())
+        if not won:
+            self.discard(contribution)
+        return won
+
+    def discard(self, contribution: Contribution) -> None:
+        """Delete the files of an attempt that lost."""
+        files = [contribution.shared, contribution.head]
+        self._store.delete(file.key for file in files if file is not None)

@@ -1,0 +1,165 @@
+"""Submissions: what contributors asked for, and which turn comes next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from coldfusion_queue.errors import AlreadyExistsError, ColdFusionError, NotFoundError
+from coldfusion_queue.keys import ObjectKeys
+from coldfusion_queue.names import contribution_id
+from coldfusion_queue.records import Cancellation, Failure, Submission
+from coldfusion_queue.repository.ledger import last_existing
+from coldfusion_queue.store import Store
+
+__all__ = ["SubmissionState", "SubmissionStatus", "Submissions"]
+
+
+class SubmissionState(StrEnum):
+    """Where a submission stands."""
+
+    #: It has turns left.
+    OPEN = "open"
+    #: All of its turns are committed.
+    COMPLETE = "complete"
+    #: It was cancelled; what was committed stays.
+    CANCELLED = "cancelled"
+    #: A turn failed for good; the reason is recorded.
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class SubmissionStatus:
+    """A submission, how far it came, and why it stopped if it did."""
+
+    submission: Submission
+    state: SubmissionState
+    committed_turns: int
+    failure: Failure | None
+
+    @property
+    def next_turn(self) -> int | None:
+        """The turn to finetune next, or None if there is none."""
+        return self.committed_turns + 1 if self.state is SubmissionState.OPEN else None
+
+
+class Submissions:
+    """Reads and writes the submissions of one repository."""
+
+    def __init__(self, store: Store, keys: ObjectKeys) -> None:
+        self._store = store
+        self._keys = keys
+
+    def create(self, submission: Submission) -> None:
+        """Record a submission: first its marker, then the record, which is the commit point.
+
+        A crash in between leaves a marker without a record, which everybody passes over.
+
+        Raises:
+            AlreadyExistsError: another submission has this id.
+        """
+        name = submission.submission_id
+        if submission.kind == "finetune":  # a recycled one has no turn that a worker could run
+            self._store.create(self._keys.open_submission(name), b"")
+        if not self._store.create(self._keys.submission(name), submission.to_bytes()):
+            raise AlreadyExistsError("submission", name, "submit again for a new id")
+
+    def get(self, submission_id: str) -> Submission:
+        """The record of a submission.
+
+        Raises:
+            NotFoundError: there is no such submission.
+        """
+        submission = self.find(submission_id)
+        if submission is None:
+            raise NotFoundError("submission", submission_id, "'coldfusion status' lists them")
+        return submission
+
+    def find(self, submission_id: str) -> Submission | None:
+        """The record of a submission, or None if there is none."""
+        key = self._keys.submission(submission_id)
+        data = self._store.find(key)
+        return None if data is None else Submission.from_bytes(data, key)
+
+    def status(self, submission: Submission) -> SubmissionStatus:
+        """How far a submission came; asks about 2 * log2(turns) times."""
+        name = submission.submission_id
+        committed = last_existing(lambda turn: turn == 0 or self._is_committed(name, turn), 0)
+        failure = self.failure(name)
+        state = SubmissionState.OPEN
+        if submission.turns is not None and committed >= submission.turns:
+            state = SubmissionState.COMPLETE
+        elif failure is not None:
+            state = SubmissionState.FAILED
+        elif self.is_cancelled(name):
+            state = SubmissionState.CANCELLED
+        return SubmissionStatus(submission, state, committed, failure)
+
+    def open(self) -> Iterator[SubmissionStatus]:
+        """Submissions that have turns left; markers of the others are removed on the way."""
+        for marker in list(self._store.list(self._keys.open_submissions)):
+            submission = self.find(marker.key.rpartition("/")[2])
+            if submission is None:
+                continue
+            status = self.status(submission)
+            if status.state is SubmissionState.OPEN:
+                yield status
+            else:
+                self.close(submission.submission_id)
+
+    def count_open(self) -> int:
+        """Number of markers: open submissions and perhaps a few that are not, cheaply."""
+        return sum(1 for _ in self._store.list(self._keys.open_submissions))
+
+    def all(self) -> Iterator[Submission]:
+        """Every submission ever made, by id."""
+        for folder in self._store.list(self._keys.submissions, recursive=False):
+            submission = self.find(folder.key.rstrip("/").rpartition("/")[2])
+            if submission is not None:
+                yield submission
+
+    def cancel(self, submission_id: str) -> bool:
+        """Ask for no further turns; a running one stops at its next step.
+
+        Returns:
+            False if it was cancelled before.
+        """
+        record = Cancellation(submission_id=submission_id, created_at=datetime.now(UTC))
+        return self._store.create(self._keys.cancellation(submission_id), record.to_bytes())
+
+    def is_cancelled(self, submission_id: str) -> bool:
+        """Whether no further turns are wanted."""
+        return self._store.stat(self._keys.cancellation(submission_id)) is not None
+
+    def fail(self, submission_id: str, turn: int, error: BaseException) -> None:
+        """End a submission with a recorded reason; the first reason stays.
+
+        Errors of ours say in their message what happened and hold no data. Of any other only the
+        class is recorded, because its text might quote a row.
+        """
+        known = isinstance(error, ColdFusionError)
+        record = Failure(
+            submission_id=submission_id,
+            turn=turn,
+            error=type(error).__name__,
+            reason=str(error) if known else f"unexpected {type(error).__name__}, see worker's log",
+            created_at=datetime.now(UTC),
+        )
+        self._store.create(self._keys.failure(submission_id), record.to_bytes())
+        self.close(submission_id)
+
+    def failure(self, submission_id: str) -> Failure | None:
+        """Why a submission failed, or None if it did not."""
+        key = self._keys.failure(submission_id)
+        data = self._store.find(key)
+        return None if data is None else Failure.from_bytes(data, key)
+
+    def close(self, submission_id: str) -> None:
+        """Remove the marker of a submission that has no turns left."""
+        self._store.delete([self._keys.open_submission(submission_id)])
+
+    def _is_committed(self, submission_id: str, turn: int) -> bool:
+        key = self._keys.contribution(contribution_id(submission_id, turn))
+        return self._store.stat(key) is not None

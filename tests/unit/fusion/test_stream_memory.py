@@ -1,0 +1,238 @@
+"""What a fusion reads, when, and how much of it is alive at a time."""
+
+from __future__ import annotations
+
+import threading
+import time
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coldfusion_queue.fusion.stream import FusionInput, fuse_stream
+
+from .files import MemorySource, contribution, digest_of, file_of, fuse, fuse_bytes
+
+CHUNK = 1 << 16
+NUM_CHUNKS = 40
+
+
+class CountedBytes(bytes):
+    """Bytes that know when nobody holds them any more."""
+
+    ledger: Ledger
+
+    def __del__(self) -> None:
+        self.ledger.add(-len(self))
+
+
+class Ledger:
+    """Bytes that were read and are still held, over all files."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self.held = 0
+        self.most = 0
+
+    def add(self, num_bytes: int) -> None:
+        with self._lock:
+            self.held += num_bytes
+            self.most = max(self.most, self.held)
+
+
+class CountedSource(MemorySource):
+    """A file whose bytes are counted for as long as somebody holds them."""
+
+    ledger: Ledger
+
+    def read(self, offset: int, num_bytes: int) -> bytes:
+        data = CountedBytes(super().read(offset, num_bytes))
+        data.ledger = self.ledger
+        self.ledger.add(len(data))
+        return data
+
+
+def counted(source: MemorySource, ledger: Ledger) -> CountedSource:
+    again = CountedSource(source.name, source.data)
+    again.ledger = ledger
+    return again
+
+
+def a_model(value: float, dtype: str = "float32") -> bytes:
+    """Forty chunks of data; a hundred elements of it in tensors of their own."""
+    size = NUM_CHUNKS * CHUNK // 4
+    small = {f"small.{index}": np.full(1, value, dtype) for index in range(100)}
+    return file_of(small | {"large": np.full(size - 100, value, dtype)})
+
+
+@pytest.mark.parametrize("num_inputs", [1, 4, 16])
+def test_at_most_two_chunks_of_each_file_are_held_whatever_the_size_of_the_model(
+    num_inputs: int,
+) -> None:
+    ledger = Ledger()
+    data = a_model(1.0)
+    base = counted(MemorySource("base", data), ledger)
+    inputs = [
+        FusionInput(
+            f"c{index}",
+            counted(MemorySource(f"c{index}", data), ledger),
+            digest_of(data),
+            "full",
+            1 / num_inputs,
+        )
+        for index in range(num_inputs)
+    ]
+
+    for _ in fuse_stream(base, digest_of(data), inputs, chunk_bytes=CHUNK, threads=4):
+        time.sleep(0.001)  # a slow consumer: reading ahead must not run away
+
+    headers = 20_000 * (num_inputs + 1)
+    assert ledger.most <= 2 * CHUNK * (num_inputs + 1) + headers
+    assert ledger.most >= 1.5 * CHUNK * (num_inputs + 1), "the next chunk was not read ahead"
+    assert ledger.held == 0
+
+
+@contextmanager
+def traced() -> Iterator[None]:
+    tracemalloc.start()
+    try:
+        yield
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("dtype", "num_chunks_to_compute"), [("float32", 4), ("float16", 9)])
+def test_memory_of_everything_together_is_what_is_documented(
+    tmp_path: Path, dtype: str, num_chunks_to_compute: int
+) -> None:
+    class FileSource(MemorySource):
+        @property
+        def num_bytes(self) -> int:
+            return path.stat().st_size
+
+        def read(self, offset: int, num_bytes: int) -> bytes:
+            with path.open("rb") as file:
+                file.seek(offset)
+                return file.read(num_bytes)
+
+    path = tmp_path / "model.safetensors"
+    chunk_bytes = 1 << 20
+    path.write_bytes(file_of({"w": np.ones(20 * chunk_bytes // np.dtype(dtype).itemsize, dtype)}))
+    digest = digest_of(path.read_bytes())
+    inputs = [
+        FusionInput(f"c{index}", FileSource(f"c{index}", b""), digest, "full", 0.25)
+        for index in range(4)
+    ]
+
+    with traced():
+        base = FileSource("base", b"")
+        for _ in fuse_stream(base, digest, inputs, chunk_bytes=chunk_bytes, threads=2):
+            pass
+        _, peak = tracemalloc.get_traced_memory()
+
+    assert peak < (2 * 5 + num_chunks_to_compute) * chunk_bytes + 200_000
+
+
+def test_every_file_in_the_base_models_order_is_read_once_from_beginning_to_end() -> None:
+    data = a_model(1.0)
+    old = MemorySource("old", data)
+    inputs = [contribution(f"c{index}", data, 0.1, "full", old) for index in range(3)]
+
+    fuse_bytes(data, inputs, CHUNK)
+
+    for source in [inputs[0].source, inputs[2].source, old]:
+        assert isinstance(source, MemorySource)
+        ends = [0, *(end for _, end in source.reads)]
+        assert [start for start, _ in source.reads] == ends[:-1]
+        assert ends[-1] == len(data)
+
+
+def test_the_base_model_named_as_own_base_is_not_read_again() -> None:
+    data = a_model(1.0)
+    base = MemorySource("base", data)
+    inputs = [contribution("c", a_model(2.0), 1.0, "full", base)]
+
+    for _ in fuse_stream(base, digest_of(data), inputs, chunk_bytes=CHUNK, threads=2):
+        pass
+
+    assert sum(end - start for start, end in base.reads) == len(data)
+
+
+def test_files_are_read_at_the_same_time() -> None:
+    barrier = threading.Barrier(3, timeout=20)
+
+    class Meeting(MemorySource):
+        def read(self, offset: int, num_bytes: int) -> bytes:
+            if num_bytes == 400:
+                barrier.wait()
+            return super().read(offset, num_bytes)
+
+    data = file_of({"w": np.ones(100, np.float32)})
+    inputs = [
+        FusionInput(f"c{index}", Meeting(f"c{index}", data), digest_of(data), "delta", 1.0)
+        for index in range(2)
+    ]
+    base = Meeting("base", data)
+
+    parts = fuse_stream(base, digest_of(data), inputs, chunk_bytes=400, threads=3)
+
+    assert len(b"".join(parts)) == len(data)
+
+
+def test_ten_thousand_tensors_of_one_element_are_fused_quickly() -> None:
+    def many(value: float) -> bytes:
+        return file_of({f"t{index}": np.full(1, value, np.float32) for index in range(10_000)})
+
+    base, delta = many(1.0), many(2.0)
+    inputs = [contribution(f"c{index}", delta, 0.125) for index in range(8)]
+
+    start = time.perf_counter()
+    fused = fuse(base, inputs, 1 << 20)
+    seconds = time.perf_counter() - start
+
+    assert all(tensor.item() == 3.0 for tensor in fused.values())
+    assert seconds < 10
+
+
+def fuse_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("fuse")]
+
+
+def test_closing_the_iterator_early_ends_its_threads() -> None:
+    data = a_model(1.0)
+    base = MemorySource("base", data)
+    inputs = [contribution("c", data)]
+    parts = fuse_stream(base, digest_of(data), inputs, chunk_bytes=CHUNK, threads=3)
+    next(parts)
+    next(parts)
+    assert fuse_threads()
+
+    parts.close()
+
+    assert not fuse_threads()
+    assert base.reads[-1][1] < len(data)
+
+
+def test_an_iterator_that_was_never_started_has_no_threads_and_read_no_data() -> None:
+    data = a_model(1.0)
+    base = MemorySource("base", data)
+
+    parts = fuse_stream(
+        base, digest_of(data), [contribution("c", data)], chunk_bytes=CHUNK, threads=3
+    )
+
+    assert not fuse_threads()
+    assert len(base.reads) == 2
+    parts.close()
+
+
+def test_an_error_ends_the_threads() -> None:
+    data = a_model(1.0)
+    base = MemorySource("base", data)
+    parts = fuse_stream(base, "0" * 64, [contribution("c", data)], chunk_bytes=CHUNK, threads=3)
+    with pytest.raises(Exception, match="sha256"):
+        b"".join(parts)
+    assert not fuse_threads()

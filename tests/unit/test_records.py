@@ -1,0 +1,234 @@
+"""Records: one canonical JSON, nothing unknown, nothing changed."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import get_args
+
+import pytest
+from pydantic import ValidationError
+
+from coldfusion_queue import records
+from coldfusion_queue.errors import InvalidRecordError
+from coldfusion_queue.records import (
+    FORMAT_VERSION,
+    BaseVersion,
+    Cancellation,
+    Contribution,
+    DatasetRecord,
+    Decision,
+    Failure,
+    FileRecord,
+    FusedContribution,
+    Hyperparameters,
+    LedgerEntry,
+    ModelIdentity,
+    Objective,
+    Outcome,
+    Policy,
+    Record,
+    RepositoryRecord,
+    SplitRecord,
+    State,
+    Submission,
+)
+
+NOW = datetime(2026, 11, 22, 18, 30, 0, 123456, tzinfo=UTC)
+FILE = FileRecord(key="r/base/000001-ab/model.safetensors", digest="0f" * 32, num_bytes=12)
+SPLIT = SplitRecord(file=FILE, num_examples=3)
+FUSED = FusedContribution(
+    contribution_id="s.t00001",
+    contributor_id="wordnet",
+    dataset_id=None,
+    base_version=0,
+    staleness=1,
+    coefficient=0.1 + 0.2,
+)
+BASE = BaseVersion(
+    version=1,
+    prefix="r/base/000001-ab/",
+    files={"model.safetensors": FILE},
+    parent=0,
+    method="mean",
+    server_learning_rate=1.0,
+    fused=(FUSED,),
+)
+DECISION = Decision(
+    contribution_id="s.t00001",
+    outcome=Outcome.FUSED,
+    reason="ünïcode",
+    sequence=1,
+    version=1,
+    numbers={"staleness": 1, "coefficient": 1 / 3},
+)
+EXAMPLES: list[Record] = [
+    FILE,
+    SPLIT,
+    FUSED,
+    BASE,
+    DECISION,
+    DatasetRecord(
+        dataset_id="d",
+        objective=Objective.CLASSIFICATION,
+        is_pair=False,
+        labels=("no", "yes"),
+        splits={"train": SPLIT},
+    ),
+    Hyperparameters(),
+    Submission(
+        submission_id="s",
+        contributor_id="wordnet",
+        kind="finetune",
+        dataset_id="d",
+        turns=None,
+        hyperparameters=Hyperparameters(max_examples=7),
+        created_at=NOW,
+        created_by="0.1.0",
+    ),
+    Cancellation(submission_id="s", created_at=NOW),
+    Failure(submission_id="s", turn=2, error="TrainingFailedError", reason="no", created_at=NOW),
+    Contribution(
+        contribution_id="s.t00001",
+        submission_id="s",
+        contributor_id="wordnet",
+        dataset_id="d",
+        turn=1,
+        attempt="ab",
+        base_version=0,
+        base_digest="0f" * 32,
+        form="delta",
+        shared=FILE,
+        head=None,
+        num_examples=3,
+        metrics={"accuracy": 0.5},
+        created_at=NOW,
+        created_by="0.1.0",
+    ),
+    Policy(),
+    RepositoryRecord(
+        format_version=FORMAT_VERSION,
+        name="r",
+        identity=ModelIdentity(
+            model_type="bert", hub_id="x/y", tokenizer_digest=None, num_parameters=5
+        ),
+        created_at=NOW,
+        created_by="0.1.0",
+    ),
+    LedgerEntry(
+        sequence=1,
+        token="ab",
+        created_at=NOW,
+        actor="host:1 0.1.0",
+        published=BASE,
+        decisions=(DECISION,),
+        policy=None,
+        note="",
+        after=State(base=BASE, policy=Policy()),
+    ),
+]
+IDS = [type(example).__name__ for example in EXAMPLES]
+
+
+def test_the_examples_are_all_the_records() -> None:
+    shown = {type(example) for example in EXAMPLES} | {State, ModelIdentity}
+    ours = [cls for cls in Record.__subclasses__() if cls.__module__ == records.__name__]
+    assert set(ours) == shown
+
+
+@pytest.mark.parametrize("record", EXAMPLES, ids=IDS)
+def test_round_trip_is_exact_and_canonical(record: Record) -> None:
+    data = record.to_bytes()
+    again = type(record).from_bytes(data, "key")
+    assert again == record
+    assert again.to_bytes() == data
+    # The same by another writer, whose JSON has another order and other spaces.
+    plain = json.loads(data)
+    shuffled = json.dumps(dict(reversed(plain.items())), indent=4).encode()
+    assert type(record).from_bytes(shuffled, "key").to_bytes() == data
+    assert list(plain) == sorted(plain)
+    assert data.endswith(b"}\n")
+
+
+def test_text_is_kept_as_utf_8() -> None:
+    assert "ünïcode".encode() in DECISION.to_bytes()
+
+
+@pytest.mark.parametrize("record", EXAMPLES, ids=IDS)
+def test_unknown_field_is_refused(record: Record) -> None:
+    data = json.dumps({**json.loads(record.to_bytes()), "newer": 1}).encode()
+    name = type(record).__name__
+    with pytest.raises(InvalidRecordError, match=rf"^r/key: not a {name} record \(newer: "):
+        type(record).from_bytes(data, "r/key")
+
+
+@pytest.mark.parametrize("record", EXAMPLES, ids=IDS)
+def test_records_are_frozen(record: Record) -> None:
+    name = next(iter(type(record).model_fields))
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(record, name, getattr(record, name))
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        pytest.param(b"", "EOF", id="empty"),
+        pytest.param(b"{", "EOF", id="cut-off"),
+        pytest.param(b"\xff\xfe", "Invalid JSON", id="not-utf-8"),
+        pytest.param(b"[]", "object", id="not-an-object"),
+        pytest.param(b'{"key": "k", "num_bytes": 1}', "digest: Field required", id="missing"),
+        pytest.param(
+            b'{"key": "k", "num_bytes": -1, "digest": "%s"}' % (b"0" * 64),
+            "num_bytes: ",
+            id="negative",
+        ),
+        pytest.param(
+            b'{"key": "k", "num_bytes": 1, "digest": "%s"}' % (b"A" * 64),
+            "digest: ",
+            id="upper-case-digest",
+        ),
+    ],
+)
+def test_bytes_that_are_no_record_are_named(data: bytes, problem: str) -> None:
+    with pytest.raises(InvalidRecordError) as caught:
+        FileRecord.from_bytes(data, "r/key")
+    assert caught.value.name == "r/key"
+    assert caught.value.record == "FileRecord"
+    assert problem in caught.value.problem
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_numbers_that_are_none_survive(value: float) -> None:
+    # A norm that overflowed is the very thing that a refusal has to record.
+    decision = DECISION.model_copy(update={"numbers": {"norm": value}})
+    again = Decision.from_bytes(decision.to_bytes(), "key")
+    assert repr(again.numbers["norm"]) == repr(value)
+
+
+def test_base_version_knows_its_parameters() -> None:
+    assert BASE.model == FILE
+    assert BASE.digest == "0f" * 32
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("learning_rate", 0),
+        ("warmup_fraction", 1),
+        ("epochs", 0),
+        ("seed", 2**32),
+        ("pooling", "max"),
+        ("dropout", 1.0),
+    ],
+)
+def test_hyperparameters_out_of_range_are_refused(field: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=field):
+        Hyperparameters.model_validate({field: value})
+
+
+def test_defaults_are_those_of_the_paper() -> None:
+    defaults = Hyperparameters()
+    assert (defaults.learning_rate, defaults.batch_size, defaults.epochs) == (5e-5, 256, 10)
+    assert Policy().min_contributions == 8
+    assert Policy().server_learning_rate == 1.0
+    assert "mean" in get_args(Policy.model_fields["method"].annotation)

@@ -1,0 +1,79 @@
+"""Exporter: the state of repository and queues as Prometheus metrics.
+
+``python -m workers.exporter``. Everything is read anew at each scrape, so it is right after any
+restart and needs no state.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterable
+
+import redis
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from coldfusion_queue.errors import ColdFusionError
+from coldfusion_queue.metrics import repository_metrics
+from coldfusion_queue.queue.app import FINETUNE_QUEUE, FUSION_QUEUE
+from coldfusion_queue.queue.connection import broker_errors, connect_redis
+from coldfusion_queue.repository.repository import Repository
+from coldfusion_queue.settings import Settings
+from workers.starting import prepare
+
+__all__ = ["RepositoryCollector", "main"]
+
+log = logging.getLogger(__name__)
+
+
+class RepositoryCollector(Collector):
+    """Reads store and broker when Prometheus asks."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client: redis.Redis = connect_redis(settings)
+
+    def collect(self) -> Iterable[Metric]:
+        """The gauges; ``coldfusion_up`` alone, as 0, when store or broker do not answer."""
+        try:
+            metrics = list(self._read())
+        except ColdFusionError as error:
+            log.warning("scrape failed: %s", error, extra={"event": "scrape_failed"})
+            metrics = []
+        help_text = "Whether the exporter could read store and broker."
+        yield GaugeMetricFamily("coldfusion_up", help_text, value=float(bool(metrics)))
+        yield from metrics
+
+    def _read(self) -> Iterable[Metric]:
+        repository = Repository.open(self._settings, attempts=1)
+        newest = repository.ledger.newest()
+        with broker_errors(self._settings):
+            lengths = {
+                queue: int(self._client.llen(queue)) for queue in (FINETUNE_QUEUE, FUSION_QUEUE)
+            }
+        return repository_metrics(
+            base_version=newest.after.base.version,
+            sequence=newest.sequence,
+            num_pending=repository.inbox.count(),
+            num_open_submissions=repository.submissions.count_open(),
+            queue_lengths=lengths,
+        )
+
+
+def main() -> None:
+    """Serve ``/metrics`` until told to stop."""
+    settings = prepare()
+    registry = CollectorRegistry()
+    registry.register(RepositoryCollector(settings))
+    start_http_server(settings.metrics_port, settings.metrics_host, registry)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    stop.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""A fusion worker: fuses, settles and reconciles; needs no GPU and no torch.
+
+``python -m workers.fusion_worker [--name NAME]``
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from coldfusion_queue.queue.app import FUSION_QUEUE
+from workers.starting import check_store, prepare, run_worker
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run until told to stop; see ``workers.starting.run_worker`` for signals."""
+    parser = argparse.ArgumentParser(prog="workers.fusion_worker", description=__doc__)
+    parser.add_argument("--name", default="fusion", help="unique on this host")
+    arguments = parser.parse_args()
+    settings = prepare()
+    check_store(settings)
+    run_worker(settings, [FUSION_QUEUE], arguments.name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""What every process does before it works: settings, logs, checks and ``/metrics``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+
+from coldfusion_queue.errors import ColdFusionError, NotFoundError, RetryableError
+from coldfusion_queue.logs import configure_logs
+from coldfusion_queue.settings import Settings, load_settings
+from coldfusion_queue.store import Store, check_conditional_writes
+
+__all__ = ["check_store", "prepare", "run_worker"]
+
+log = logging.getLogger(__name__)
+
+
+def prepare() -> Settings:
+    """Read the settings and configure the logs; wrong settings end the process."""
+    try:
+        settings = load_settings()
+    except ColdFusionError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    configure_logs(settings)
+    return settings
+
+
+def check_store(settings: Settings) -> None:
+    """Refuse a store that ignores conditional writes; one that is not there yet may come.
+
+    Raises:
+        SystemExit: the store cannot be used; the exit code is the error's.
+    """
+    try:
+        check_conditional_writes(Store.open(settings), f"{settings.repository}/")
+    except (RetryableError, NotFoundError) as error:
+        log.warning("store not checked: %s", error, extra={"event": "store_unchecked"})
+    except ColdFusionError as error:
+        log.error("%s", error, extra={"event": "store_refused"})
+        raise SystemExit(error.exit_code) from None
+
+
+def run_worker(settings: Settings, queues: Sequence[str], name: str) -> None:
+    """Run a Celery worker with one pool process until it is told to stop.
+
+    Args:
+        settings: read by ``prepare``.
+        queues: queues to consume.
+        name: part of the worker's name, unique on its host.
+    """
+    # Celery reads this at import: SIGTERM then begins a soft shutdown, which puts a running task
+    # back on the queue instead of losing it until the visibility timeout.
+    os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
+    with tempfile.TemporaryDirectory(prefix="coldfusion-metrics-") as metrics_dir:
+        # The pool's children write their metrics there; read by the server in this process.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_dir
+        _serve_metrics(settings)
+        from coldfusion_queue.queue.app import make_app
+
+        app = make_app(settings)
+        app.worker_main(
+            [
+                "worker",
+                "--pool=prefork",
+                "--concurrency=1",
+                f"--queues={','.join(queues)}",
+                f"--hostname={name}@%h",
+                f"--loglevel={settings.log_level}",
+                "--without-gossip",
+                "--without-mingle",
+            ]
+        )
+
+
+def _serve_metrics(settings: Settings) -> None:
+    if settings.metrics_port == 0:
+        return
+    from prometheus_client import CollectorRegistry, start_http_server
+    from prometheus_client.multiprocess import MultiProcessCollector
+
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    start_http_server(settings.metrics_port, settings.metrics_host, registry)
