@@ -130,7 +130,7 @@ def submit(
     submission = _record(name or prepared.suggested_name, dataset, turns, hyperparameters)
     repository.submissions.create(submission)
     sender.send(submission.submission_id, 1)
-    _announce(submission, dataset, as_json=as_json and not wait)
+    _announce(submission, dataset, prepared, as_json=as_json and not wait)
     if wait:
         wait_for(settings, repository, submission, until=until, as_json=as_json)
 
@@ -161,8 +161,9 @@ def _record(
     )
 
 
-def _announce(submission: Submission, dataset: DatasetRecord, *, as_json: bool) -> None:
-    train = dataset.splits["train"].num_examples
+def _announce(
+    submission: Submission, dataset: DatasetRecord, prepared: PreparedDataset, *, as_json: bool
+) -> None:
     if as_json:
         print_json(
             {
@@ -170,14 +171,23 @@ def _announce(submission: Submission, dataset: DatasetRecord, *, as_json: bool) 
                 "contributor": submission.contributor_id,
                 "dataset": dataset.dataset_id,
                 "objective": dataset.objective.value,
-                "num_examples": train,
+                "num_examples": dataset.splits["train"].num_examples,
                 "turns": submission.turns,
+                "notes": prepared.notes,
             }
         )
         return
-    kind = f"{len(dataset.labels)} labels" if dataset.labels else "regression"
+    for note in prepared.notes:
+        click.echo(f"note: {note}", err=True)
+    columns = prepared.columns
+    texts = " and ".join(repr(name) for name in (columns.text, columns.text_pair) if name)
+    kind = f"{dataset.objective.value}, {len(dataset.labels)} labels"
+    if not dataset.labels:
+        kind = dataset.objective.value
     turns = "until cancelled" if submission.turns is None else f"{submission.turns} turn(s)"
     click.echo(
-        f"submitted {submission.submission_id}: {train} training examples, {kind}, {turns}",
+        f"{dataset.splits['train'].num_examples} training examples of {texts} with {columns.label!r}"
+        f" ({kind}); {turns}",
         err=True,
     )
+    click.echo(submission.submission_id)

@@ -76,7 +76,7 @@ def save_shared(
                     owner.name, f"tensor {name!r}", got, expected, owner.remedy
                 )
             tensors[name] = _changed(name, before, after, form)
-    save_file(tensors, path, metadata={"format": "pt", "form": form})
+    save_file(tensors, path, metadata={"format": "pt"})
 
 
 def _changed(name: str, before: Tensor, after: Tensor, form: str) -> Tensor:
@@ -98,13 +98,14 @@ def save_head(model: SequenceModel, labels: tuple[str, ...], scale: LabelScale, 
     tensors = {
         name: value.detach().cpu().contiguous() for name, value in model.head.named_parameters()
     }
-    metadata = {
-        "labels": json.dumps(labels),
+    # One key: safetensors writes several in an order that differs from run to run.
+    meaning = {
+        "labels": labels,
         "pooling": model.pooling,
-        "label_mean": repr(scale.mean),
-        "label_deviation": repr(scale.deviation),
+        "label_mean": scale.mean,
+        "label_deviation": scale.deviation,
     }
-    save_file(tensors, path, metadata=metadata)
+    save_file(tensors, path, metadata={"head": json.dumps(meaning, sort_keys=True)})
 
 
 def load_head(model: SequenceModel, path: Path) -> bool:

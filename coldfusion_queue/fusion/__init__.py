@@ -9,6 +9,8 @@ It knows neither the object store nor Redis; files come in as ``ByteSource`` obj
 ``coefficients``    the scalar that each contribution's delta is multiplied by
 ``chunks``          which bytes of each file are read together
 ``average``         the arithmetic
+``inputs``          contributions to a fusion, checked and opened
+``combine``         fuses one chunk; finds out whose fault it is when that fails
 ``reader``          reads one file chunk by chunk and verifies its digest
 ``faults``          errors that are one contribution's own
 ``stream``          ``fuse_stream``, which ties them together

@@ -11,7 +11,7 @@ from typing import Literal
 from coldfusion_queue.errors import UsageError
 from coldfusion_queue.fusion.compatibility import check_layout
 from coldfusion_queue.fusion.faults import attributed
-from coldfusion_queue.fusion.layout import ByteSource
+from coldfusion_queue.fusion.layout import ByteSource, TensorLayout
 from coldfusion_queue.fusion.reader import SourceReader
 
 __all__ = ["FusionInput", "Member", "check_inputs", "open_members"]
@@ -83,25 +83,15 @@ def open_members(
         ContributionFault: the first contribution whose file, or whose own base model's, is no
             safetensors file or does not fit the base model.
     """
-
-    def open_file(item: FusionInput, source: ByteSource, digest: str | None) -> SourceReader:
-        reader = SourceReader.open(source, digest, item.contribution_id)
-        with attributed(item.contribution_id):
-            check_layout(item.contribution_id, reader.layout, base_reader.layout)
-        reader.align(base_reader.layout)
-        return reader
-
-    old_bases: dict[int, tuple[FusionInput, ByteSource]] = {}
-    for item in ordered:
-        if item.form == "full" and item.own_base is not None and item.own_base is not base:
-            old_bases.setdefault(id(item.own_base), (item, item.own_base))
-    opening = [pool.submit(open_file, item, item.source, item.digest) for item in ordered]
-    opening_old = {
-        key: pool.submit(open_file, item, source, item.own_base_digest)
-        for key, (item, source) in old_bases.items()
+    own = [
+        pool.submit(_open, item, item.source, item.digest, base_reader.layout) for item in ordered
+    ]
+    old = {
+        key: pool.submit(_open, item, source, item.own_base_digest, base_reader.layout)
+        for key, (item, source) in _old_bases(base, ordered).items()
     }
-    readers = [future.result() for future in opening]
-    references = {key: future.result() for key, future in opening_old.items()}
+    readers = [future.result() for future in own]
+    references = {key: future.result() for key, future in old.items()}
     return [
         Member(
             item.contribution_id,
@@ -111,3 +101,24 @@ def open_members(
         )
         for item, reader in zip(ordered, readers, strict=True)
     ]
+
+
+def _old_bases(
+    base: ByteSource, ordered: Sequence[FusionInput]
+) -> dict[int, tuple[FusionInput, ByteSource]]:
+    """Each old base model once, by identity, with the first contribution that needs it."""
+    found: dict[int, tuple[FusionInput, ByteSource]] = {}
+    for item in ordered:
+        if item.form == "full" and item.own_base is not None and item.own_base is not base:
+            found.setdefault(id(item.own_base), (item, item.own_base))
+    return found
+
+
+def _open(
+    item: FusionInput, source: ByteSource, digest: str | None, base_layout: TensorLayout
+) -> SourceReader:
+    reader = SourceReader.open(source, digest, item.contribution_id)
+    with attributed(item.contribution_id):
+        check_layout(item.contribution_id, reader.layout, base_layout)
+    reader.align(base_layout)
+    return reader

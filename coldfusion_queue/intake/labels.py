@@ -194,7 +194,7 @@ def check_known(use: LabelUse, objective: Objective, known: Sequence[str]) -> No
 def _check_present(use: LabelUse, objective: Objective) -> None:
     missing = use.of(Kind.MISSING)
     is_numeric = use.kinds.keys() <= _NUMBERS | {Kind.MISSING, Kind.NAN}
-    if objective is Objective.REGRESSION:
+    if is_numeric or objective is Objective.REGRESSION:
         missing = use.of(Kind.MISSING, Kind.NAN)
     if missing.count:
         problem = f"labels are missing in {missing.describe()} of {use.num_rows}"

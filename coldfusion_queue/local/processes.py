@@ -157,13 +157,14 @@ def _is_alive(process: psutil.Process) -> bool:
     try:
         if process.status() != psutil.STATUS_ZOMBIE:
             return process.is_running()
-    except psutil.NoSuchProcess:
+        # Its first thread has ended. A child of ours stays until somebody asks for its exit
+        # status, which it has once all of its threads have ended; to reap another's child is for
+        # its parent.
+        with contextlib.suppress(ChildProcessError):
+            return os.waitpid(process.pid, os.WNOHANG)[0] == 0
+        return process.num_threads() > 1
+    except psutil.NoSuchProcess:  # or a zombie that tells nothing
         return False
-    # Ended. If it is a child of ours it stays a zombie until somebody asks for its exit status;
-    # if not, that is for its parent to do.
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(process.pid, os.WNOHANG)
-    return False
 
 
 def _children(processes: Iterable[psutil.Process]) -> list[psutil.Process]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -160,27 +159,35 @@ def test_dataset_that_is_not_there_is_not_found(
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("splits", "file_of", "record_of"),
     [
-        pytest.param(lambda d: d | {"dataset_id": "0" * 32}, id="of another dataset"),
-        pytest.param(lambda d: d | {"splits": {}}, id="without data"),
-        pytest.param(
-            lambda d: d | {"splits": d["splits"] | {"../x": d["splits"]["train"]}}, id="a path"
-        ),
-        pytest.param(
-            lambda d: d | {"splits": {"train": d["splits"]["test"]}}, id="file of another split"
-        ),
+        pytest.param(["train"], "train", "0" * 32, id="of another dataset"),
+        pytest.param([], "train", None, id="without data"),
+        pytest.param(["test"], "test", None, id="without a training split"),
+        pytest.param(["train", "../../x"], "../../x", None, id="a path"),
+        pytest.param(["train"], "test", None, id="file of another split"),
     ],
 )
 def test_record_that_is_not_the_datasets_own_is_refused(
     store: Store,
     keys: ObjectKeys,
     prepared: PreparedDataset,
-    change: Callable[[dict[str, object]], dict[str, object]],
+    splits: list[str],
+    file_of: str,
+    record_of: str | None,
 ) -> None:
-    record = upload_dataset(store, keys, prepared)
-    changed = change(json.loads(record.to_bytes()))
-    store.put(keys.dataset(prepared.dataset_id), json.dumps(changed).encode())
+    # Given a record that was tampered with
+    record = json.loads(upload_dataset(store, keys, prepared).to_bytes())
+    train = record["splits"]["train"]
+    last = {
+        **train,
+        "file": train["file"] | {"key": keys.dataset_split(prepared.dataset_id, file_of)},
+    }
+    record["splits"] = {name: last if name == splits[-1] else train for name in splits}
+    record["dataset_id"] = record_of or prepared.dataset_id
+    store.put(keys.dataset(prepared.dataset_id), json.dumps(record).encode())
+
+    # When it is read, then it is refused before any path is made of it
     with pytest.raises(InvalidRecordError):
         read_dataset_record(store, keys, prepared.dataset_id)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -387,9 +388,14 @@ def test_embedded_servers_die_with_a_killed_parent(
         assert parent.stdout is not None
         assert parent.stdout.readline() == "up\n"
         children = psutil.Process(parent.pid).children()
+        commands = " ".join(word for child in children for word in child.cmdline())
         parent.kill()
     assert len(children) == 2
     wait_until(lambda: not any(child.is_running() for child in children), 10)
+    ports = re.findall(r"-(\w+)\.port=(\d+)", commands)
+    assert len(ports) == 5
+    for part, port in ports:  # nobody is left who could do it
+        Path(f"/tmp/seaweedfs-{part}-grpc-{int(port) + GRPC_OFFSET}.sock").unlink(missing_ok=True)
 
 
 def test_lock_is_not_inherited_by_what_up_starts(stack: LocalStack) -> None:

@@ -49,6 +49,14 @@ def test_leaf_is_rebuilt_by_pickle_and_by_its_args(cls: type[ColdFusionError]) -
 
 
 @pytest.mark.parametrize("cls", LEAVES)
+def test_leaf_made_with_keywords_has_the_same_args(cls: type[ColdFusionError]) -> None:
+    error = example(cls)
+    again = cls(**{field.name: getattr(error, field.name) for field in fields(cls)})
+    assert again.args == error.args
+    assert str(pickle.loads(pickle.dumps(again))) == str(error)  # noqa: S301 - our own bytes
+
+
+@pytest.mark.parametrize("cls", LEAVES)
 def test_message_holds_every_field(cls: type[ColdFusionError]) -> None:
     error = example(cls)
     for field in fields(cls):

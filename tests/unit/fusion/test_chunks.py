@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coldfusion_queue.errors import UsageError
@@ -55,8 +55,9 @@ def test_empty_tensors_are_in_no_chunk_and_a_model_without_data_has_one_empty_ch
 
 
 def test_a_chunk_size_that_is_filled_exactly_leaves_no_empty_chunk_behind() -> None:
-    chunks = plan_chunks(layout_of(zeros(a=4, b=4)), chunk_bytes=16)
-    assert [len(chunk.runs) for chunk in chunks] == [1, 1]
+    first, second = plan_chunks(layout_of(zeros(a=3, b=1, c=4)), chunk_bytes=16)
+    assert [piece.tensor for piece in first.runs[0].pieces] == ["a", "b"]
+    assert [piece.tensor for piece in second.runs[0].pieces] == ["c"]
 
 
 def test_a_chunk_that_does_not_hold_one_element_is_refused() -> None:
@@ -109,6 +110,20 @@ def test_a_wider_dtype_has_proportionally_longer_ranges() -> None:
     assert plan_read(wide, second).ranges == ((start + 16, start + 24),)
 
 
+def test_elements_of_different_dtypes_side_by_side_are_told_apart() -> None:
+    base = layout_of(zeros(a=2, b=3, c=1))
+    mixed = layout_of(
+        {
+            "a": np.zeros(2, np.float16),
+            "b": np.zeros(3, np.float64),
+            "c": np.zeros(1, np.float64),
+        }
+    )
+    (chunk,) = plan_chunks(base, chunk_bytes=64)
+
+    assert plan_read(mixed, chunk).spans == ((Span("F16", 0, 2), Span("F64", 4, 4)),)
+
+
 def test_order_is_judged_without_the_tensors_that_have_no_bytes() -> None:
     base = layout_of(zeros(a=1, nothing=0, b=1))
     assert is_in_order(layout_of(zeros(nothing=0, a=1, b=1)), base)
@@ -120,6 +135,7 @@ tensors = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(tensors, st.integers(8, 80), st.randoms())
 def test_chunks_of_any_model_read_every_byte_of_any_order_of_it_once(
     shapes: list[tuple[str, int]], chunk_bytes: int, random: object

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coldfusion_queue.errors import UsageError
@@ -130,6 +130,7 @@ members = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(policies, members)
 def test_coefficients_sum_to_the_server_learning_rate(
     policy: Policy, contributions: list[Contribution]
@@ -139,6 +140,7 @@ def test_coefficients_sum_to_the_server_learning_rate(
     assert math.fsum(found) == pytest.approx(policy.server_learning_rate, rel=1e-12)
 
 
+@settings(deadline=None)
 @given(policies, members, st.randoms())
 def test_coefficients_do_not_depend_on_the_order(
     policy: Policy, contributions: list[Contribution], random: Any

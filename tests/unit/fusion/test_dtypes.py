@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coldfusion_queue.fusion.dtypes import DTYPE_BYTES, accumulator, decode, encode, is_finite
@@ -18,6 +18,7 @@ def torch_bytes(values: np.ndarray, dtype: str) -> bytes:
     return tensor.view(torch.uint8).numpy().tobytes()
 
 
+@settings(deadline=None)
 @given(float32_numbers)
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
 def test_encoding_rounds_as_torch_does(dtype: str, numbers: list[float]) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from coldfusion_queue.fusion.stream import FusionInput, fuse_stream
 
-from .files import MemorySource, contribution, digest_of, file_of, fuse, fuse_bytes
+from .files import MemorySource, contribution, digest_of, file_of, fuse, fuse_bytes, with_header
 
 CHUNK = 1 << 16
 NUM_CHUNKS = 40
@@ -73,6 +73,7 @@ def test_at_most_two_chunks_of_each_file_are_held_whatever_the_size_of_the_model
     num_inputs: int,
 ) -> None:
     ledger = Ledger()
+    headers = 20_000 * (num_inputs + 1)
     data = a_model(1.0)
     base = counted(MemorySource("base", data), ledger)
     inputs = [
@@ -88,10 +89,10 @@ def test_at_most_two_chunks_of_each_file_are_held_whatever_the_size_of_the_model
 
     for _ in fuse_stream(base, digest_of(data), inputs, chunk_bytes=CHUNK, threads=4):
         time.sleep(0.001)  # a slow consumer: reading ahead must not run away
+        assert ledger.held <= CHUNK * (num_inputs + 1) + headers, "what was used is still held"
 
-    headers = 20_000 * (num_inputs + 1)
     assert ledger.most <= 2 * CHUNK * (num_inputs + 1) + headers
-    assert ledger.most >= 1.5 * CHUNK * (num_inputs + 1), "the next chunk was not read ahead"
+    assert ledger.most >= CHUNK * (num_inputs + 1), "what is held was not counted"
     assert ledger.held == 0
 
 
@@ -134,6 +135,20 @@ def test_memory_of_everything_together_is_what_is_documented(
         _, peak = tracemalloc.get_traced_memory()
 
     assert peak < (2 * 5 + num_chunks_to_compute) * chunk_bytes + 200_000
+
+
+def test_the_headers_of_contributions_are_not_kept() -> None:
+    text = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    data = with_header(text.ljust(1 << 20), bytes(4))
+    base = MemorySource("base", data)
+    inputs = [contribution(f"c{index}", data) for index in range(8)]
+
+    with traced():
+        parts = fuse_stream(base, digest_of(data), inputs, chunk_bytes=CHUNK, threads=1)
+        held, _ = tracemalloc.get_traced_memory()
+        parts.close()
+
+    assert held < 1.5 * (1 << 20), "more than the base model's header is held"
 
 
 def test_every_file_in_the_base_models_order_is_read_once_from_beginning_to_end() -> None:
@@ -180,6 +195,29 @@ def test_files_are_read_at_the_same_time() -> None:
     parts = fuse_stream(base, digest_of(data), inputs, chunk_bytes=400, threads=3)
 
     assert len(b"".join(parts)) == len(data)
+
+
+def test_the_next_chunk_is_read_while_one_is_being_worked_on() -> None:
+    taken = threading.Event()
+    in_time: list[bool] = []
+
+    class Waiting(MemorySource):
+        def read(self, offset: int, num_bytes: int) -> bytes:
+            if offset == self.num_bytes - 400:
+                in_time.append(taken.wait(20))
+            return super().read(offset, num_bytes)
+
+    data = file_of({"w": np.ones(200, np.float32)})
+    base = Waiting("base", data)
+    inputs = [contribution("c", data)]
+
+    parts = fuse_stream(base, digest_of(data), inputs, chunk_bytes=400, threads=2)
+    next(parts)
+    next(parts)
+    taken.set()
+
+    assert len(list(parts)) == 1
+    assert in_time == [True]
 
 
 def test_ten_thousand_tensors_of_one_element_are_fused_quickly() -> None:

@@ -35,6 +35,12 @@ def test_too_long_file_name_is_refused(refusal: Refusal, tmp_path: Path) -> None
     assert "it cannot be read (File name too long)" in refusal(tmp_path / ("x" * 300 + ".jsonl"))
 
 
+def test_file_with_a_line_break_in_its_name_is_named_on_one_line(
+    refusal: Refusal, write_file: Write
+) -> None:
+    assert "two\\nlines.jsonl': it is empty" in refusal(write_file("two\nlines.jsonl", b""))
+
+
 def test_unreadable_file_is_refused(
     refusal: Refusal, write_jsonl: Write, rows: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,6 +296,13 @@ def test_bad_row_is_refused_with_count_and_line(
     message = refusal(write_jsonl(rows))
     assert problem in message
     assert remedy in message.rpartition("; ")[2]
+
+
+def test_training_split_without_any_label_is_refused(
+    refusal: Refusal, write_jsonl: Write, rows: list[dict[str, Any]]
+) -> None:
+    path = write_jsonl([{**row, "label": None} for row in rows])
+    assert "labels are missing in 4 rows (lines 1, 2, 3, 4) of 4" in refusal(path)
 
 
 def test_row_without_the_label_key_counts_as_missing(

@@ -156,6 +156,26 @@ def test_digest_and_size_are_those_of_the_file(
     assert (split.num_bytes, split.num_examples) == (len(content), 4)
 
 
+def test_id_is_the_digest_of_what_the_record_says(
+    prepare: Prepare, write_jsonl: Callable[..., Path], rows: list[Row]
+) -> None:
+    prepared = prepare(write_jsonl(rows))
+    digest = prepared.splits["train"].digest
+    content = (
+        '{"is_pair": false, "labels": ["n", "p"], "objective": "classification", '
+        f'"splits": {{"train": "{digest}"}}}}'
+    )
+    assert prepared.dataset_id == hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+def test_file_says_nothing_of_where_it_came_from(
+    prepare: Prepare, write_jsonl: Callable[..., Path], rows: list[Row]
+) -> None:
+    import pyarrow.parquet as pq
+
+    assert pq.read_metadata(prepare(write_jsonl(rows)).splits["train"].path).metadata is None
+
+
 def test_only_the_splits_are_left_in_the_work_directory(
     prepare: Prepare, write_jsonl: Callable[..., Path], rows: list[Row], work_dir: Path
 ) -> None:

@@ -1,0 +1,104 @@
+"""Repositories on the real store, and contributions made without training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from coldfusion_queue.names import contribution_id
+from coldfusion_queue.records import BaseVersion, Contribution, ModelIdentity, Policy
+from coldfusion_queue.repository.repository import Repository
+from coldfusion_queue.settings import Settings
+from coldfusion_queue.store import Store
+
+Tensors = dict[str, np.ndarray]
+Contribute = Callable[..., Contribution]
+
+
+@pytest.fixture
+def policy() -> Policy:
+    """Fuse whatever is there; a test that needs another policy overrides this fixture."""
+    return Policy(min_contributions=1, staleness="polynomial")
+
+
+@pytest.fixture
+def repository(
+    store: Store, settings: Settings, policy: Policy, tiny_model_dir: Path
+) -> Repository:
+    """A repository whose pretrained model is the tiny one."""
+    opened = Repository(store, settings.repository)
+    base = opened.base_versions.upload_first(tiny_model_dir)
+    identity = ModelIdentity(
+        model_type="bert", hub_id="tiny", tokenizer_digest=None, num_parameters=1
+    )
+    opened.initialise(identity, base, policy)
+    return opened
+
+
+@pytest.fixture
+def read_model(repository: Repository, tmp_path: Path) -> Callable[[int | None], Tensors]:
+    """Tensors of a published base version, by numpy alone."""
+
+    def read(version: int | None = None) -> Tensors:
+        base = repository.ledger.base_version(version)
+        path = tmp_path / f"base-{base.version}-{base.digest[:8]}.safetensors"
+        repository.store.download(base.model, path)
+        return dict(load_file(path))
+
+    return read
+
+
+@pytest.fixture
+def contribute(
+    repository: Repository, read_model: Callable[[int | None], Tensors], tmp_path: Path
+) -> Contribute:
+    """Commit a contribution with random changes to a base version."""
+
+    def commit(
+        name: str,
+        *,
+        base: BaseVersion | None = None,
+        seed: int = 0,
+        form: str = "delta",
+        change: Callable[[Tensors], Tensors] = lambda tensors: tensors,
+        num_examples: int = 100,
+    ) -> Contribution:
+        base = base or repository.ledger.base_version()
+        generator = np.random.default_rng(seed)
+        before = read_model(base.version)
+        delta = {
+            key: (0.01 * generator.standard_normal(value.shape)).astype(np.float32)
+            for key, value in before.items()
+        }
+        if form == "full":
+            delta = {key: before[key] + value for key, value in delta.items()}
+        path = tmp_path / f"{name}.safetensors"
+        save_file(change(delta), path)
+        full_name = contribution_id(name, 1)
+        attempt, files = repository.contributions.upload(full_name, {"shared.safetensors": path})
+        contribution = Contribution(
+            contribution_id=full_name,
+            submission_id=name,
+            contributor_id=name,
+            dataset_id=None,
+            turn=1,
+            attempt=attempt,
+            base_version=base.version,
+            base_digest=base.digest,
+            form=form,
+            shared=files["shared.safetensors"],
+            head=None,
+            num_examples=num_examples,
+            metrics={},
+            created_at=datetime.now(UTC),
+            created_by="test",
+        )
+        repository.contributions.commit(contribution)
+        return contribution
+
+    return commit

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+HEAVY = ("torch", "transformers", "datasets", "pandas", "pyarrow", "numpy")
+
+
+def loaded_after(statement: str) -> set[str]:
+    code = f"import sys\n{statement}\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {name.partition(".")[0] for name in done.stdout.split()}
+
+
+def test_the_package_alone_loads_nothing_heavy() -> None:
+    assert not loaded_after("import coldfusion_queue") & {*HEAVY, "celery", "minio", "pydantic"}
+
+
+def test_the_command_line_loads_nothing_heavy() -> None:
+    loaded = loaded_after("import coldfusion_queue.cli.main")
+
+    assert not loaded & {*HEAVY, "celery", "minio", "redis", "pydantic", "rich"}
+
+
+def test_the_fusion_worker_loads_no_torch() -> None:
+    loaded = loaded_after("import workers.fusion_worker, coldfusion_queue.queue.tasks")
+
+    assert not loaded & {"torch", "transformers"}
