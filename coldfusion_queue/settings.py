@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from coldfusion_queue.errors import SettingsError
+from coldfusion_queue.errors import SettingsError, UsageError
+from coldfusion_queue.names import check_name
 
 __all__ = ["Settings", "load_settings", "masked_url", "stack_env_file"]
 
@@ -44,7 +45,7 @@ class Settings(BaseSettings):
     home: Path = Path("~/.coldfusion")
     """Directory of this machine's caches and of the local stack. ``~`` is expanded."""
 
-    repository: str = Field("default", pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
+    repository: str = "default"
     """Name of the repository: the prefix of all its objects in the bucket. Several repositories
     can share one bucket and one broker."""
 
@@ -130,7 +131,7 @@ class Settings(BaseSettings):
     """Lease of the lock that keeps a second fusion from starting; renewed while one runs. The
     lock saves work; correctness rests on the ledger."""
 
-    fusion_chunk_bytes: int = Field(8 * 2**20, ge=64 * 2**10)
+    fusion_chunk_bytes: int = Field(4 * 2**20, ge=64 * 2**10)
     """Bytes of each open contribution held in memory while fusing."""
 
     fusion_threads: int = Field(4, ge=1, le=64)
@@ -178,6 +179,14 @@ class Settings(BaseSettings):
     @classmethod
     def _expand_user(cls, value: Path | None) -> Path | None:
         return value.expanduser() if value is not None else None
+
+    @field_validator("repository")
+    @classmethod
+    def _check_repository(cls, value: str) -> str:
+        try:
+            return check_name("repository", value)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
 
     @field_validator("broker_url")
     @classmethod
@@ -267,6 +276,9 @@ def load_settings(**overrides: object) -> Settings:
             name = ENV_PREFIX + "_".join(str(part) for part in item["loc"]).upper()
             problems.append(_describe(name if item["loc"] else "together", item["msg"]))
         raise SettingsError("\n".join(problems)) from None
+    except OSError as error:
+        problem = f"{error.filename}: {error.strerror}; it belongs to a local stack of another user"
+        raise SettingsError(f"  {problem}") from error
     if problems:
         raise SettingsError("\n".join(problems))
     return settings

@@ -8,7 +8,6 @@ import click
 
 from coldfusion_queue.cli.common import (
     as_data,
-    console,
     json_option,
     open_repository,
     print_json,
@@ -16,7 +15,7 @@ from coldfusion_queue.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from coldfusion_queue.records import LedgerEntry
+    from coldfusion_queue.records import Decision
 
 __all__ = ["history"]
 
@@ -34,28 +33,16 @@ def history(limit: int, as_json: bool) -> None:
     if as_json:
         print_json([as_data(entry) for entry in entries])
         return
-    from rich.table import Table
-
-    table = Table("entry", "time", "base", "what", "contributions", box=None, pad_edge=False)
     for entry in entries:
-        table.add_row(
-            str(entry.sequence),
-            time_text(entry.created_at),
-            str(entry.after.base.version),
-            entry.note,
-            _contributions(entry),
-        )
-    console().print(table)
-
-
-def _contributions(entry: LedgerEntry) -> str:
-    lines = []
-    for decision in entry.decisions:
-        numbers = decision.numbers
-        detail = decision.reason
-        if "coefficient" in numbers:
-            detail = (
-                f"coefficient {numbers['coefficient']:.3f}, staleness {numbers['staleness']:.0f}"
+        click.echo(f"{entry.sequence:>6}  {time_text(entry.created_at)}  {entry.note}")
+        for decision in entry.decisions:
+            click.echo(
+                f"        {decision.contribution_id}  {decision.outcome}  {_detail(decision)}"
             )
-        lines.append(f"{decision.contribution_id} {decision.outcome}: {detail}")
-    return "\n".join(lines)
+
+
+def _detail(decision: Decision) -> str:
+    if decision.outcome != "fused":
+        return decision.reason
+    numbers = decision.numbers
+    return f"coefficient {numbers['coefficient']:.3f}, staleness {numbers['staleness']:.0f}"

@@ -68,14 +68,11 @@ def _describe(stack: LocalStack, settings: Settings) -> dict[str, object]:
 
 
 def _print(stack: LocalStack, settings: Settings) -> None:
-    from rich.table import Table
-
-    table = Table("process", "pid", "metrics", "log", box=None, pad_edge=False)
-    for item in stack.processes():
-        port = f"http://127.0.0.1:{item.metrics_port}/metrics" if item.metrics_port else ""
-        table.add_row(item.name, str(item.pid), port, str(item.log))
     terminal = console()
-    terminal.print(table)
+    for item in stack.processes():
+        port = f"metrics on port {item.metrics_port}" if item.metrics_port else ""
+        terminal.print(f"  {item.name:<12} pid {item.pid:<8} {port}", markup=False)
+    terminal.print(f"logs are in {stack.directory / 'logs'}", markup=False)
     terminal.print(
         f"\nThe local stack is up: store {settings.s3_endpoint}, bucket {settings.s3_bucket}.\n"
         "Next: coldfusion init --base PATH_OR_HUB_ID, then coldfusion-submit DATA --wait",

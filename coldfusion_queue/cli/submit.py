@@ -185,9 +185,6 @@ def _announce(
     if not dataset.labels:
         kind = dataset.objective.value
     turns = "until cancelled" if submission.turns is None else f"{submission.turns} turn(s)"
-    click.echo(
-        f"{dataset.splits['train'].num_examples} training examples of {texts} with {columns.label!r}"
-        f" ({kind}); {turns}",
-        err=True,
-    )
+    number = dataset.splits["train"].num_examples
+    click.echo(f"{number} examples of {texts} with {columns.label!r} ({kind}); {turns}", err=True)
     click.echo(submission.submission_id)

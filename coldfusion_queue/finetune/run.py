@@ -152,5 +152,8 @@ def _validate(
     if request.dataset.objective is Objective.CLASSIFICATION:
         hits = (outputs.argmax(dim=1) == data.labels).float().mean()
         return {"validation_accuracy": float(hits)}
-    correlation = spearmanr(outputs.squeeze(-1).numpy(), data.labels.numpy()).statistic
+    predicted = outputs.squeeze(-1).numpy()
+    if predicted.min() == predicted.max():
+        return {}  # a constant correlates with nothing
+    correlation = spearmanr(predicted, data.labels.numpy()).statistic
     return {"validation_spearman": float(correlation)}

@@ -11,7 +11,7 @@ import ssl
 from typing import Any
 
 from celery import Celery
-from kombu import Queue
+from kombu import Exchange, Queue
 
 from coldfusion_queue.settings import Settings
 
@@ -30,7 +30,7 @@ def make_app(settings: Settings) -> Celery:
         task_ignore_result=True,
         task_store_errors_even_if_ignored=False,
         task_default_queue=FINETUNE_QUEUE,
-        task_queues=(Queue(FINETUNE_QUEUE), Queue(FUSION_QUEUE)),
+        task_queues=tuple(_queue(name) for name in (FINETUNE_QUEUE, FUSION_QUEUE)),
         task_routes={
             "coldfusion.finetune": {"queue": FINETUNE_QUEUE},
             "coldfusion.fuse": {"queue": FUSION_QUEUE},
@@ -58,6 +58,12 @@ def make_app(settings: Settings) -> Celery:
         beat_schedule=_beat_schedule(settings),
     )
     return app
+
+
+def _queue(name: str) -> Queue:
+    # Without an exchange and key of its own a queue is bound to those of the default queue, and
+    # every message would reach both.
+    return Queue(name, Exchange(name), routing_key=name)
 
 
 def _time_limits(settings: Settings) -> dict[str, Any]:

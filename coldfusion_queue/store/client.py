@@ -306,12 +306,17 @@ class Store:
             return bool(self._client.bucket_exists(self.bucket))
 
     def create_bucket(self) -> None:
-        """Create the bucket; one that exists and is ours counts as created."""
+        """Create the bucket; one that exists and that we may use counts as created.
+
+        Raises:
+            AccessDeniedError: the name is somebody else's bucket.
+        """
         with self._mapped("create bucket", self.bucket):
             try:
                 self._client.make_bucket(self.bucket)
             except S3Error as error:
-                if error.code not in {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}:
+                taken = error.code in {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}
+                if not (taken and self._client.bucket_exists(self.bucket)):
                     raise
 
     def server_name(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,6 +72,8 @@ def connect(
             status_forcelist=_RETRYABLE_STATUS,
             allowed_methods=None,
             raise_on_status=False,
+            # A server may ask for hours; our own backoff is enough.
+            respect_retry_after_header=False,
         ),
         ssl_context=_ssl_context(settings),
     )
@@ -147,5 +150,5 @@ def _root_reason(error: BaseException) -> str:
     while isinstance(reason, BaseException):
         error, reason = reason, getattr(reason, "reason", None)
     text = str(reason or error)
-    # urllib3 puts "<connection object at 0x...>:" in front of the sentence.
-    return text.rpartition(">: ")[2] or type(error).__name__
+    # urllib3 puts "HTTPConnection(host=...): " in front of the sentence.
+    return re.sub(r"^\w+\([^)]*\): ", "", text) or type(error).__name__
