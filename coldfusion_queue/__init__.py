@@ -1,6 +1,6 @@
 """ColD Fusion as an asynchronous task queue.
 
-Contributors finetune a shared base model on data that stays theirs; a Repository fuses the
+Contributors finetune a shared base model, each on a dataset of their own; a Repository fuses the
 finetuned parameters into the next base model, as they arrive. The algorithm is Don-Yehiya et
 al. 2023, "ColD Fusion: Collaborative Descent for Distributed Multitask Finetuning",
 arXiv:2212.01378. ``docs/architecture.md`` says which module holds what.

@@ -10,11 +10,16 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 __all__ = ["LocalCache"]
+
+
+_PARTIAL = ".partial-"
+_ABANDONED_SECONDS = 24 * 3600
 
 
 class LocalCache:
@@ -51,7 +56,7 @@ class LocalCache:
         self._shrink()
 
     def _fill(self, path: Path, fill: Callable[[Path], None]) -> None:
-        partial = Path(tempfile.mkdtemp(dir=self._directory, prefix=".partial-"))
+        partial = Path(tempfile.mkdtemp(dir=self._directory, prefix=_PARTIAL))
         try:
             fill(partial)
             partial.chmod(0o755)
@@ -64,20 +69,31 @@ class LocalCache:
             shutil.rmtree(partial, ignore_errors=True)
 
     def _shrink(self) -> None:
-        entries = [path for path in self._directory.iterdir() if _is_entry(path)]
-        entries.sort(key=lambda path: path.stat().st_mtime)
-        total = sum(_num_bytes(path) for path in entries)
-        for path in entries:
+        """Remove the least recently used entries beyond the limit, and what dead fillers left.
+
+        Other processes fill and shrink at the same time, so anything may vanish under our eyes;
+        that must never become the error of a finetune that is done.
+        """
+        now = time.time()
+        entries: list[tuple[float, int, Path]] = []
+        for path in self._directory.iterdir():
+            with suppress(OSError):
+                modified = path.stat().st_mtime
+                if path.name.startswith(_PARTIAL) and now - modified > _ABANDONED_SECONDS:
+                    shutil.rmtree(path, ignore_errors=True)
+                elif path.is_dir() and not path.name.startswith("."):
+                    entries.append((modified, _num_bytes(path), path))
+        total = sum(size for _, size, _ in entries)
+        for _, size, path in sorted(entries):
             if total <= self._limit_bytes:
                 return
-            size = _num_bytes(path)
             if self._remove(path):
                 total -= size
 
     def _remove(self, path: Path) -> bool:
         try:
             with self._lock(path.name, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                doomed = path.with_name(f".partial-doomed-{path.name}")
+                doomed = path.with_name(f"{_PARTIAL}doomed-{path.name}")
                 path.rename(doomed)
                 shutil.rmtree(doomed, ignore_errors=True)
         except OSError:
@@ -89,10 +105,6 @@ class LocalCache:
         with (self._directory / f".{name}.lock").open("w") as file:
             fcntl.flock(file, operation)
             yield
-
-
-def _is_entry(path: Path) -> bool:
-    return path.is_dir() and not path.name.startswith(".")
 
 
 def _num_bytes(path: Path) -> int:

@@ -15,6 +15,7 @@ Object keys, all below ``<repository>/`` in one bucket; objects are immutable un
     inbox/<contribution_id>                        marker, deleted: committed and perhaps undecided
     base/<version>-<attempt>/                      a directory that transformers loads
     ledger/<sequence>.json                         commit point of every decision
+    .probe-<token>                                 trial of conditional writes, deleted at once
 
 Redis keys, none of which holds anything that cannot be rebuilt::
 

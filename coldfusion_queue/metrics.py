@@ -11,7 +11,7 @@ from prometheus_client.registry import REGISTRY
 
 from coldfusion_queue.records import Decision
 
-__all__ = ["TaskMetrics", "repository_metrics"]
+__all__ = ["TaskMetrics", "repository_metrics", "up_metric"]
 
 _FINETUNE_BUCKETS = (1, 5, 15, 60, 300, 900, 1800, 3600, 2 * 3600, 4 * 3600, 8 * 3600, 24 * 3600)
 _FUSION_BUCKETS = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600)
@@ -53,7 +53,7 @@ class TaskMetrics:
         )
 
     def finetune_ended(self, outcome: str, seconds: float) -> None:
-        """Count one finetune: outcome is committed, retried, failed or cancelled."""
+        """Count one finetune: outcome is committed, duplicate, retried, failed or cancelled."""
         self._finetunes.labels(outcome).inc()
         self._finetune_seconds.observe(seconds)
 
@@ -65,6 +65,12 @@ class TaskMetrics:
         for item in decisions:
             if item.version is not None:
                 self._staleness.observe(item.numbers["staleness"])
+
+
+def up_metric(is_up: bool) -> GaugeMetricFamily:
+    """Whether the exporter's last scrape could read store and broker."""
+    help_text = "Whether the exporter could read store and broker."
+    return GaugeMetricFamily("coldfusion_up", help_text, value=float(is_up))
 
 
 def repository_metrics(

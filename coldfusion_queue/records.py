@@ -151,7 +151,7 @@ class Submission(Record):
 
     submission_id: str
     contributor_id: str
-    """The party whose dataset it is; its head is kept under this name."""
+    """The party whose dataset it is."""
     kind: Literal["finetune", "recycled"]
     """``recycled`` was finetuned elsewhere and is contributed once, as it is."""
     dataset_id: str | None
@@ -160,7 +160,7 @@ class Submission(Record):
     hyperparameters: Hyperparameters
     created_at: datetime
     created_by: str
-    """Version of the program that wrote it."""
+    """Host, process and program version that wrote it."""
 
 
 class Cancellation(Record):
@@ -302,9 +302,11 @@ class Policy(Record):
     importance: Literal["uniform", "examples", "capped"] = "uniform"
     """Factor for a dataset's size; ``capped`` counts examples up to ``importance_cap``."""
     importance_cap: int = Field(10_000, ge=1)
+    """Examples beyond which a dataset counts no more, if ``importance`` is ``capped``."""
     server_learning_rate: float = Field(1.0, gt=0)
     """eta: how far the base model moves along the averaged delta."""
     method: Literal["mean"] = "mean"
+    """How deltas are combined."""
 
 
 class RepositoryRecord(Record):

@@ -97,7 +97,7 @@ class Settings(BaseSettings):
     """How often one request is tried in all, with exponential backoff and jitter in between."""
 
     transfer_part_bytes: int = Field(16 * 2**20, ge=5 * 2**20, le=5 * 2**30)
-    """Bytes of one part of a multipart upload or of one ranged read. An upload holds
+    """Bytes of one part of a multipart upload or of one ranged read. An upload holds up to twice
     ``transfer_threads`` parts in memory. S3 allows 10,000 parts, so 16 MiB reach 160 GB."""
 
     transfer_threads: int = Field(4, ge=1, le=64)
@@ -132,7 +132,7 @@ class Settings(BaseSettings):
     lock saves work; correctness rests on the ledger."""
 
     fusion_chunk_bytes: int = Field(4 * 2**20, ge=64 * 2**10)
-    """Bytes of each open contribution held in memory while fusing."""
+    """Bytes of a chunk while fusing; up to two of each open file are held in memory."""
 
     fusion_threads: int = Field(4, ge=1, le=64)
     """Contributions read at the same time while fusing."""

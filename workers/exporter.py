@@ -13,11 +13,11 @@ from collections.abc import Iterable
 
 import redis
 from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from coldfusion_queue.errors import ColdFusionError
-from coldfusion_queue.metrics import repository_metrics
+from coldfusion_queue.metrics import repository_metrics, up_metric
 from coldfusion_queue.queue.app import FINETUNE_QUEUE, FUSION_QUEUE
 from coldfusion_queue.queue.connection import broker_errors, connect_redis
 from coldfusion_queue.repository.repository import Repository
@@ -43,8 +43,7 @@ class RepositoryCollector(Collector):
         except ColdFusionError as error:
             log.warning("scrape failed: %s", error, extra={"event": "scrape_failed"})
             metrics = []
-        help_text = "Whether the exporter could read store and broker."
-        yield GaugeMetricFamily("coldfusion_up", help_text, value=float(bool(metrics)))
+        yield up_metric(bool(metrics))
         yield from metrics
 
     def _read(self) -> Iterable[Metric]:
@@ -66,6 +65,8 @@ class RepositoryCollector(Collector):
 def main() -> None:
     """Serve ``/metrics`` until told to stop."""
     settings = prepare()
+    if settings.metrics_port == 0:
+        raise SystemExit("the exporter serves nothing else: COLDFUSION_METRICS_PORT cannot be 0")
     registry = CollectorRegistry()
     registry.register(RepositoryCollector(settings))
     start_http_server(settings.metrics_port, settings.metrics_host, registry)

@@ -41,7 +41,7 @@ def config(as_json: bool, describe: bool) -> None:
         if describe:
             field = Settings.model_fields[name.removeprefix("COLDFUSION_").lower()]
             text = " ".join((field.description or "").split())
-            terminal.print(f"[dim]    {text}[/dim]", markup=True)
+            terminal.print(f"    {text}", style="dim", markup=False)
 
 
 def _values(settings: Settings) -> dict[str, object]:

@@ -55,7 +55,7 @@ __all__ = ["demo"]
 def demo(directory: Path, versions: int, limit_seconds: float, keep: bool) -> None:
     """Run the loop on the bundled model and datasets, and measure the result.
 
-    Four standing contributors and two finetune workers, one of them slow, on real servers on
+    Five standing contributors and two finetune workers, one of them slow, on real servers on
     this machine; ends with a table, a plot and one line of JSON.
     """
     started = time.monotonic()

@@ -18,7 +18,7 @@ from coldfusion_queue.cli.common import (
     transfer_bar,
 )
 from coldfusion_queue.cli.waiting import wait_for
-from coldfusion_queue.errors import UsageError
+from coldfusion_queue.errors import RetryableError, UsageError
 from coldfusion_queue.names import check_name, new_submission_id
 
 if TYPE_CHECKING:
@@ -30,12 +30,12 @@ __all__ = ["submit"]
 
 
 class _Turns(click.ParamType[int | None]):
-    name = "N|forever"
+    name = "turns"
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | None:
-        if value == "forever":
+        if str(value).lower() == "forever":
             return None
         text = str(value)
         if not text.isdecimal() or int(text) < 1:
@@ -43,7 +43,7 @@ class _Turns(click.ParamType[int | None]):
         return int(text)
 
 
-@click.command()
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("data")
 @click.option("--text", metavar="COLUMN", help="Column of the text; guessed from its name.")
 @click.option("--text-pair", metavar="COLUMN", help="Column of a second text.")
@@ -62,6 +62,7 @@ class _Turns(click.ParamType[int | None]):
 @click.option(
     "--turns",
     type=_Turns(),
+    metavar="N|forever",
     default="1",
     show_default=True,
     help="Contributions to make, each from the newest base.",
@@ -92,7 +93,7 @@ def submit(
     until: str,
     as_json: bool,
 ) -> None:
-    r"""Submit DATA to be finetuned on.
+    """Submit DATA to be finetuned on.
 
     \b
     DATA is one of
@@ -129,7 +130,11 @@ def submit(
         dataset = _upload(repository, prepared, quiet=as_json)
     submission = _record(name or prepared.suggested_name, dataset, turns, hyperparameters)
     repository.submissions.create(submission)
-    sender.send(submission.submission_id, 1)
+    try:
+        sender.send(submission.submission_id, 1)
+    except RetryableError as error:
+        click.echo(f"note: {error}", err=True)
+        click.echo("the submission is recorded and will be sent later; do not repeat it", err=True)
     _announce(submission, dataset, prepared, as_json=as_json and not wait)
     if wait:
         wait_for(settings, repository, submission, until=until, as_json=as_json)

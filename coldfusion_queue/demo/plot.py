@@ -35,7 +35,7 @@ def draw(table: ProbeTable, path: Path) -> None:
     axes.set_xticks(versions, ["pretrained", *(str(version) for version in versions[1:])])
     axes.set_xlabel("base version")
     axes.set_ylabel("linear probe, points above the pretrained model")
-    axes.set_title("ColD Fusion: one base model, contributors that share no data")
+    axes.set_title("ColD Fusion: one base model, fused from what its contributors finetuned")
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left", fontsize="small")
     figure.savefig(path, dpi=120)

@@ -19,7 +19,7 @@ from coldfusion_queue.repository.repository import Repository
 __all__ = ["ProbeTable", "probe_versions"]
 
 #: Rows of each split that are looked at, so that a version takes seconds.
-_TRAIN_ROWS = 800
+_TRAIN_ROWS = 600
 _TEST_ROWS = 400
 
 

@@ -35,7 +35,7 @@ HYPERPARAMETERS = Hyperparameters(
     batch_size=16,
     epochs=1,
     max_length=32,
-    max_examples=600,
+    max_examples=900,
     warmup_fraction=0.1,
     freeze_embeddings=True,
 )

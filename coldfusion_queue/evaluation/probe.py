@@ -15,6 +15,9 @@ from coldfusion_queue.intake.examples import Examples
 
 __all__ = ["Embedder", "probe_accuracy"]
 
+#: Tokens of one forward pass; on a CPU larger ones fall out of its caches (half the speed).
+_EMBED_TOKENS = 4096
+
 Features = np.ndarray[Any, np.dtype[np.float32]]
 
 
@@ -40,7 +43,7 @@ class Embedder:
         data = TokenizedExamples(examples, self._tokenizer, self._max_length, labels)
         hidden_size = int(self._body.config.hidden_size)  # type: ignore[union-attr, arg-type]
         features = np.empty((len(data), hidden_size), dtype=np.float32)
-        for indices in micro_batches(range(len(data)), data.lengths):
+        for indices in micro_batches(range(len(data)), data.lengths, _EMBED_TOKENS):
             batch = {name: value.to(self._device) for name, value in data.batch(indices).items()}
             hidden = self._body(**batch).last_hidden_state
             features[indices] = pool(hidden, batch["attention_mask"], "mean").cpu().numpy()
@@ -70,6 +73,6 @@ def probe_accuracy(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
     probe.fit(train, train_labels)
     return float(probe.score(test, test_labels))

@@ -38,10 +38,18 @@ def export_pretrained(source: str, directory: Path) -> ModelIdentity:
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        model = AutoModel.from_pretrained(source, **_SAFE)
+        # Parts that the checkpoint lacks (a pooler, often) are drawn at random: always the same.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = AutoModel.from_pretrained(source, **_SAFE)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise _explain(source, error) from error
+    if model.config.is_encoder_decoder:
+        remedy = "give a model that has only one of them, such as BERT, RoBERTa or Qwen"
+        raise IncompatibleModelError(
+            f"model {source}", "its kind", "encoder-decoder", "encoder or decoder", remedy
+        )
     model.save_pretrained(directory, max_shard_size="1TB")
     tokenizer.save_pretrained(directory)
     return ModelIdentity(

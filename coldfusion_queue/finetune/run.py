@@ -36,7 +36,7 @@ class FinetuneRequest:
     hyperparameters: Hyperparameters
     turn: int
     previous_head: Path | None
-    """Head of the contributor's last turn; None starts with a fresh one."""
+    """Head of the submission's last turn; None starts with a fresh one."""
     form: Literal["delta", "full"]
 
 

@@ -16,11 +16,11 @@ from coldfusion_queue.local.servers import Server
 from coldfusion_queue.local.state import StackState, write_private
 from coldfusion_queue.local.valkey import ValkeyServer
 
-__all__ = ["StackStart"]
+__all__ = ["WITHOUT_METRICS", "StackStart"]
 
 # Variables of the person's environment that may name another store or broker.
 _CONNECTION_PREFIXES = ("COLDFUSION_S3_", "COLDFUSION_BROKER_")
-_WITHOUT_METRICS = frozenset({"beat"})
+WITHOUT_METRICS = frozenset({"beat"})
 
 S = TypeVar("S", bound=Server)
 
@@ -86,7 +86,7 @@ class StackStart:
                 command = [sys.executable, "-m", *arguments]
                 new.append(self._work(name, command, {**environment, **own, **connection}))
         ports = self._state.metrics_ports
-        wait_for_ports(new, {name: ports[name] for name in ports if name not in _WITHOUT_METRICS})
+        wait_for_ports(new, {name: ports[name] for name in ports if name not in WITHOUT_METRICS})
 
     def _serve(self, server: S) -> S:
         known = self._state.processes.get(server.name)

@@ -7,6 +7,10 @@ of one turn do no harm, they end at one contribution.
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
 import redis
 from celery import Celery
 
@@ -18,6 +22,7 @@ from coldfusion_queue.settings import Settings
 __all__ = ["TurnSender"]
 
 _SENDING_SECONDS = 30
+_RUNNING_SECONDS = 60
 
 
 class TurnSender:
@@ -54,11 +59,44 @@ class TurnSender:
                 args=(self._repository, submission_id, turn),
                 retry=False,
             )
-            # Longer than the message can stay unacknowledged with a dead worker.
-            self._client.set(key, "sent", ex=2 * self._settings.visibility_timeout_seconds)
+            self._client.set(key, "sent", ex=self._sent_seconds)
         return True
 
-    def done(self, submission_id: str, turn: int) -> None:
-        """Forget a turn that has ended."""
+    @contextmanager
+    def running(self, submission_id: str, turn: int) -> Iterator[None]:
+        """Keep a turn's hint alive while it runs, and drop it afterwards.
+
+        A worker that dies stops renewing it, and within a minute ``reconcile`` may send the turn
+        again. A Redis that is away meanwhile stops nothing.
+        """
+        key = self._keys.turn(contribution_id(submission_id, turn))
+        stop = threading.Event()
+
+        def renew() -> None:
+            with suppress(redis.RedisError):
+                self._client.set(key, "running", ex=_RUNNING_SECONDS)
+            while not stop.wait(_RUNNING_SECONDS / 3):
+                with suppress(redis.RedisError):
+                    self._client.set(key, "running", ex=_RUNNING_SECONDS)
+
+        renewer = threading.Thread(target=renew, daemon=True)
+        renewer.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            renewer.join()
+            with suppress(redis.RedisError):
+                self._client.delete(key)
+
+    def keep(self, submission_id: str, turn: int) -> None:
+        """Say that a turn is queued: it waits for its retry."""
         with broker_errors(self._settings):
-            self._client.delete(self._keys.turn(contribution_id(submission_id, turn)))
+            self._client.set(
+                self._keys.turn(contribution_id(submission_id, turn)), "sent", ex=self._sent_seconds
+            )
+
+    @property
+    def _sent_seconds(self) -> int:
+        # Longer than the message can stay unacknowledged with a dead worker.
+        return 2 * self._settings.visibility_timeout_seconds

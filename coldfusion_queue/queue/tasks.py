@@ -10,13 +10,13 @@ import functools
 import logging
 import random
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import redis
 from celery import Task, current_app, shared_task
-from celery.exceptions import Ignore, SoftTimeLimitExceeded
+from celery.exceptions import SoftTimeLimitExceeded
 
 from coldfusion_queue.errors import (
     LedgerConflictError,
@@ -33,7 +33,6 @@ from coldfusion_queue.queue.sending import TurnSender
 from coldfusion_queue.records import Submission
 from coldfusion_queue.repository.fusing import FusionReport, fuse_once
 from coldfusion_queue.repository.repository import Repository
-from coldfusion_queue.repository.submissions import SubmissionState
 from coldfusion_queue.settings import Settings, load_settings
 from coldfusion_queue.turn import Phase, TurnOutcome, run_turn
 
@@ -75,23 +74,24 @@ def finetune(self: Task, repository: str, submission_id: str, turn: int) -> None
     Timeout: ``finetune_time_limit_seconds``; the submission fails then.
     """
     process = _process()
-    opened = Repository.open(process.settings, name=repository)
-    submission = opened.submissions.find(submission_id)
-    if submission is None:
-        log.warning(
-            "submission unknown", extra={"event": "turn_dropped", "submission": submission_id}
-        )
-        raise Ignore
-    if opened.submissions.status(submission).next_turn == turn:
-        _run(self, process, opened, submission, turn)
-    process.sender(repository).done(submission_id, turn)
-    _send_next(process, opened, submission)
+    sender = process.sender(repository)
+    try:
+        with sender.running(submission_id, turn):
+            opened = Repository.open(process.settings, name=repository)
+            submission = opened.submissions.find(submission_id)
+            if submission is None:
+                ids = {"submission": submission_id, "turn": turn}
+                log.warning("submission unknown", extra={"event": "turn_dropped", **ids})
+                return
+            if opened.submissions.status(submission).next_turn == turn:
+                _run(process, opened, submission, turn)
+        _send_next(sender, opened, submission)
+    except RetryableError as error:
+        _retry(self, process, repository, submission_id, turn, error)
 
 
-def _run(
-    task: Task, process: _Process, repository: Repository, submission: Submission, turn: int
-) -> None:
-    """Run a turn; an error that may pass is retried, any other ends the submission."""
+def _run(process: _Process, repository: Repository, submission: Submission, turn: int) -> None:
+    """Run a turn; an error that may pass is raised, any other ends the submission."""
     ids = {"submission": submission.submission_id, "turn": turn}
     log.info("turn started", extra={"event": "turn_started", **ids})
     reporter = _Reporter(process, repository, submission, turn)
@@ -101,14 +101,15 @@ def _run(
     except _CancelledError:
         log.info("turn cancelled", extra={"event": "turn_cancelled", **ids})
         process.metrics.finetune_ended("cancelled", time.monotonic() - started)
-    except RetryableError as error:
+    except RetryableError:
         process.metrics.finetune_ended("retried", time.monotonic() - started)
-        _retry_or_fail(task, process, repository, submission, turn, error)
+        raise
     except Exception as error:
         process.metrics.finetune_ended("failed", time.monotonic() - started)
         _fail(process, repository, submission, turn, error)
     else:
-        process.metrics.finetune_ended("committed", time.monotonic() - started)
+        ending = "committed" if outcome.committed else "duplicate"
+        process.metrics.finetune_ended(ending, time.monotonic() - started)
         log.info("turn committed", extra={"event": "turn_committed", **ids, **_describe(outcome)})
 
 
@@ -116,26 +117,34 @@ def _describe(outcome: TurnOutcome) -> dict[str, Any]:
     return {"base_version": outcome.base_version, "won": outcome.committed}
 
 
-def _retry_or_fail(
+def _retry(
     task: Task,
     process: _Process,
-    repository: Repository,
-    submission: Submission,
+    repository: str,
+    submission_id: str,
     turn: int,
     error: RetryableError,
 ) -> None:
+    """Retry with backoff; after the last attempt record the failure, if the store lets us.
+
+    If it does not, the turn is simply forgotten: ``reconcile`` finds it in the bucket's records
+    and sends it again when the store is back.
+    """
+    ids = {"submission": submission_id, "turn": turn}
     attempt = task.request.retries
-    if attempt >= process.settings.task_max_retries:
-        _fail(process, repository, submission, turn, error)
-        return
-    backoff = min(_MAX_BACKOFF_SECONDS, 2.0**attempt)
-    countdown = backoff * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, not a secret
-    log.warning(
-        "turn will be retried: %s",
-        error,
-        extra={"event": "turn_retried", "submission": submission.submission_id, "turn": turn},
-    )
-    raise task.retry(exc=error, countdown=countdown, max_retries=None)
+    if attempt < process.settings.task_max_retries:
+        backoff = min(_MAX_BACKOFF_SECONDS, 2.0**attempt)
+        countdown = backoff * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, not a secret
+        log.warning("turn will be retried: %s", error, extra={"event": "turn_retried", **ids})
+        with suppress(RetryableError):
+            process.sender(repository).keep(submission_id, turn)
+        raise task.retry(exc=error, countdown=countdown, max_retries=None)
+    try:
+        opened = Repository.open(process.settings, name=repository)
+        opened.submissions.fail(submission_id, turn, error)
+        log.error("turn failed: %s", error, extra={"event": "turn_failed", **ids})
+    except RetryableError:
+        log.error("turn given up for now: %s", error, extra={"event": "turn_given_up", **ids})
 
 
 def _fail(
@@ -154,10 +163,10 @@ def _fail(
     repository.submissions.fail(submission.submission_id, turn, error)
 
 
-def _send_next(process: _Process, repository: Repository, submission: Submission) -> None:
+def _send_next(sender: TurnSender, repository: Repository, submission: Submission) -> None:
     status = repository.submissions.status(submission)
     if status.next_turn is not None:
-        process.sender(repository.name).send(submission.submission_id, status.next_turn)
+        sender.send(submission.submission_id, status.next_turn)
     else:
         repository.submissions.close(submission.submission_id)
 
@@ -219,12 +228,11 @@ def fuse(repository: str) -> None:
     settings = process.settings
     try:
         opened = Repository.open(settings, name=repository)
-        with (
-            broker_errors(settings),
-            single_flight(
-                process.client, RedisKeys(repository).fusion_lock, settings.fusion_lock_seconds
-            ) as is_free,
-        ):
+        with ExitStack() as stack:
+            key = RedisKeys(repository).fusion_lock
+            lock = single_flight(process.client, key, settings.fusion_lock_seconds)
+            with broker_errors(settings):
+                is_free = stack.enter_context(lock)
             if is_free:
                 started = time.monotonic()
                 report = fuse_once(opened, settings)
@@ -263,8 +271,8 @@ def reconcile(repository: str) -> None:
     process = _process()
     try:
         opened = Repository.open(process.settings, name=repository)
-        for status in opened.submissions.open():
-            if status.state is SubmissionState.OPEN and status.next_turn is not None:
+        for status in opened.submissions.open(tidy=True):
+            if status.next_turn is not None:
                 name = status.submission.submission_id
                 if process.sender(repository).send(name, status.next_turn):
                     log.info("turn sent again", extra={"event": "turn_resent", "submission": name})

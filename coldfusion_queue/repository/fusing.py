@@ -7,8 +7,8 @@ behind and what recovers it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from coldfusion_queue.errors import (
     ColdFusionError,
@@ -46,8 +46,12 @@ class FusionReport:
     waited_seconds: float
     """How long the oldest of them had been."""
     entry: LedgerEntry | None = None
-    """The ledger entry that was appended; None if no fusion was due."""
-    decisions: Sequence[Decision] = field(default_factory=tuple)
+    """The ledger entry that was appended; None if there was nothing to decide."""
+
+    @property
+    def decisions(self) -> Sequence[Decision]:
+        """What the entry decided."""
+        return self.entry.decisions if self.entry else ()
 
 
 def fuse_once(repository: Repository, settings: Settings) -> FusionReport:
@@ -68,13 +72,12 @@ def fuse_once(repository: Repository, settings: Settings) -> FusionReport:
     """
     newest = repository.ledger.newest()
     settle(repository, newest)
-    pending = repository.inbox.pending()
+    inbox = repository.inbox.look()
     policy, base = newest.after.policy, newest.after.base
-    selection = select(policy, base.version, pending, repository.store.now())
-    report = FusionReport(len(pending), selection.waited_seconds)
-    if not selection.is_due:
-        return report
-    entry = _decide(repository, settings, newest, selection)
+    selection = select(policy, base.version, inbox.pending, repository.store.now())
+    if not (selection.is_due or inbox.unreadable):
+        return FusionReport(len(inbox.pending), selection.waited_seconds)
+    entry = _decide(repository, settings, newest, selection, inbox.unreadable)
     try:
         repository.ledger.append(entry)
     except LedgerConflictError:
@@ -82,7 +85,7 @@ def fuse_once(repository: Repository, settings: Settings) -> FusionReport:
             repository.base_versions.discard(entry.published.prefix)
         raise
     settle(repository, entry)
-    return FusionReport(len(pending), selection.waited_seconds, entry, entry.decisions)
+    return FusionReport(len(inbox.pending), selection.waited_seconds, entry)
 
 
 def settle(repository: Repository, entry: LedgerEntry) -> None:
@@ -98,12 +101,17 @@ def settle(repository: Repository, entry: LedgerEntry) -> None:
 
 
 def _decide(
-    repository: Repository, settings: Settings, newest: LedgerEntry, selection: Selection
+    repository: Repository,
+    settings: Settings,
+    newest: LedgerEntry,
+    selection: Selection,
+    unreadable: Mapping[str, ColdFusionError],
 ) -> LedgerEntry:
     """Fuse what can be fused and put every decision into one new entry."""
     sequence = newest.sequence + 1
     policy, base = newest.after.policy, newest.after.base
     decisions = [expiry(item, base.version, policy, sequence) for item in selection.expired]
+    decisions += [_refusal(name, error, sequence) for name, error in unreadable.items()]
     fusable = list(selection.fusable)
     published: BaseVersion | None = None
     while fusable and published is None:

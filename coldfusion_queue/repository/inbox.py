@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from coldfusion_queue.errors import InvalidRecordError
 from coldfusion_queue.keys import ObjectKeys
 from coldfusion_queue.records import Contribution
 from coldfusion_queue.repository.committing import Contributions
 from coldfusion_queue.store import Store
 
-__all__ = ["Inbox", "PendingContribution"]
+__all__ = ["Inbox", "InboxContents", "PendingContribution"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,16 @@ class PendingContribution:
     """When its marker was created, by the store's clock."""
 
 
+@dataclass(frozen=True)
+class InboxContents:
+    """What is in the inbox and undecided."""
+
+    pending: list[PendingContribution]
+    """The oldest arrival first."""
+    unreadable: Mapping[str, InvalidRecordError]
+    """Contributions whose record cannot be read, by id."""
+
+
 class Inbox:
     """Lists what is pending; the cost follows the pending ones, not the history."""
 
@@ -30,7 +42,7 @@ class Inbox:
         self._keys = keys
         self._contributions = contributions
 
-    def pending(self) -> list[PendingContribution]:
+    def look(self) -> InboxContents:
         """Committed contributions without a decision, the oldest arrival first.
 
         Call it only when the newest ledger entry is settled: then a decided contribution has its
@@ -38,17 +50,21 @@ class Inbox:
         which is deleted here.
         """
         found: list[PendingContribution] = []
+        unreadable: dict[str, InvalidRecordError] = {}
         for marker in list(self._store.list(self._keys.inbox)):
             name = marker.key.rpartition("/")[2]
-            contribution = self._contributions.find(name)
-            if contribution is None:
-                continue  # its record is about to follow, or its worker died in between
             if self._store.stat(self._keys.decision(name)) is not None:
                 self.remove([name])
                 continue
-            found.append(PendingContribution(contribution, marker.last_modified))
+            try:
+                contribution = self._contributions.find(name)
+            except InvalidRecordError as error:
+                unreadable[name] = error  # one bad record must not hold up the others
+                continue
+            if contribution is not None:  # else it is about to follow, or its worker died
+                found.append(PendingContribution(contribution, marker.last_modified))
         found.sort(key=lambda item: (item.arrived_at, item.contribution.contribution_id))
-        return found
+        return InboxContents(found, unreadable)
 
     def count(self) -> int:
         """Number of markers: pending contributions and perhaps a few that are not, cheaply."""

@@ -112,6 +112,7 @@ class Repository:
         """
         remedy = "choose another COLDFUSION_REPOSITORY"
         if self.store.stat(self.keys.repository_record) is not None:
+            self.base_versions.discard(base.prefix)
             raise AlreadyExistsError("repository", self.name, remedy)
         entry = self.new_entry(0, State(base=base, policy=policy), published=base, note="init")
         record = RepositoryRecord(
@@ -124,7 +125,7 @@ class Repository:
         try:
             self.ledger.append(entry)
         except LedgerConflictError:
-            self._take_over(base)
+            self._take_over(base, policy)
         if not self.store.create(self.keys.repository_record, record.to_bytes()):
             raise AlreadyExistsError("repository", self.name, remedy)
 
@@ -153,14 +154,13 @@ class Repository:
             }
         )
 
-    def _take_over(self, base: BaseVersion) -> None:
-        # Entry 0 without repository.json: an init died in between. Its model counts if it is ours.
-        first = self.ledger.entry(0).after.base
+    def _take_over(self, base: BaseVersion, policy: Policy) -> None:
+        # Entry 0 without repository.json: an init died in between. It counts if it is like ours.
+        first = self.ledger.entry(0).after
         self.base_versions.discard(base.prefix)
-        if first.digest != base.digest:
-            raise AlreadyExistsError(
-                "repository",
-                self.name,
-                "an earlier init with another model broke off; init with that model, or choose "
-                "another COLDFUSION_REPOSITORY",
+        if first.base.digest != base.digest or first.policy != policy:
+            remedy = (
+                "an earlier init with another model or policy broke off; repeat that one, or "
+                "choose another COLDFUSION_REPOSITORY"
             )
+            raise AlreadyExistsError("repository", self.name, remedy)

@@ -97,8 +97,12 @@ class Submissions:
             state = SubmissionState.CANCELLED
         return SubmissionStatus(submission, state, committed, failure)
 
-    def open(self) -> Iterator[SubmissionStatus]:
-        """Submissions that have turns left; markers of the others are removed on the way."""
+    def open(self, *, tidy: bool = False) -> Iterator[SubmissionStatus]:
+        """Submissions that have turns left.
+
+        Args:
+            tidy: remove markers of those that have none, which a crash can leave.
+        """
         for marker in list(self._store.list(self._keys.open_submissions)):
             submission = self.find(marker.key.rpartition("/")[2])
             if submission is None:
@@ -106,7 +110,7 @@ class Submissions:
             status = self.status(submission)
             if status.state is SubmissionState.OPEN:
                 yield status
-            else:
+            elif tidy:
                 self.close(submission.submission_id)
 
     def count_open(self) -> int:

@@ -401,7 +401,7 @@ def test_the_same_inputs_give_the_same_bits(
     for seed in range(3):
         contribute(f"c{seed}", seed=seed)
     state = repository.ledger.newest().after
-    pending = [item.contribution for item in repository.inbox.pending()]
+    pending = [item.contribution for item in repository.inbox.look().pending]
 
     digests = {
         fusing._upload_fused(
