@@ -19,8 +19,9 @@ def completion(shell: str) -> None:
     """
     from click.shell_completion import get_completion_class
 
-    from coldfusion_queue.cli.main import cli
     from coldfusion_queue.cli.submit import submit
+
+    cli = click.get_current_context().find_root().command
 
     script = get_completion_class(shell)
     if script is None:

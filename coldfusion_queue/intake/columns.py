@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from coldfusion_queue.errors import InvalidDatasetError
 from coldfusion_queue.intake.problems import listed, named_column
-from coldfusion_queue.intake.tables import Table
+from coldfusion_queue.intake.rows import Table
 
 __all__ = ["LABELS", "PAIRS", "TEXTS", "Columns", "check_columns", "choose_columns"]
 

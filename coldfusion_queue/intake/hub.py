@@ -9,9 +9,9 @@ from typing import Any
 from coldfusion_queue.errors import ColdFusionError, DiskFullError, InvalidDatasetError
 from coldfusion_queue.intake.parquet import named_class
 from coldfusion_queue.intake.problems import is_disk_full, listed
+from coldfusion_queue.intake.rows import Row
 from coldfusion_queue.intake.sources import HubSource
 from coldfusion_queue.intake.splits import Splits, choose_splits
-from coldfusion_queue.intake.tables import Row
 
 __all__ = ["HubLoader", "HubTable", "load_from_hub", "open_hub"]
 

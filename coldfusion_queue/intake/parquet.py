@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 
 from coldfusion_queue.errors import InvalidDatasetError
 from coldfusion_queue.intake.problems import disk_errors, listed
+from coldfusion_queue.intake.rows import Row
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
-
-    from coldfusion_queue.intake.tables import Row
 
 __all__ = ["ParquetTable", "named_class"]
 

@@ -16,7 +16,8 @@ from typing import NoReturn
 
 from coldfusion_queue.errors import InvalidDatasetError
 from coldfusion_queue.intake.problems import listed, printable
-from coldfusion_queue.intake.tables import EXTENSIONS, Table, open_table
+from coldfusion_queue.intake.rows import Table
+from coldfusion_queue.intake.tables import EXTENSIONS, open_table
 
 __all__ = ["SPLITS", "Splits", "choose_splits", "open_path"]
 

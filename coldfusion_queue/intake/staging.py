@@ -18,7 +18,7 @@ from coldfusion_queue.intake.columns import Columns
 from coldfusion_queue.intake.labels import LabelUse, read_label
 from coldfusion_queue.intake.lines import MAX_LINE_BYTES
 from coldfusion_queue.intake.problems import Place, Tally, named_column
-from coldfusion_queue.intake.tables import Table
+from coldfusion_queue.intake.rows import Table
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -1,4 +1,4 @@
-"""Rows of a data file, whatever its format."""
+"""Data files as tables, by their extension."""
 
 from __future__ import annotations
 
@@ -7,39 +7,19 @@ import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
 
 from coldfusion_queue.errors import InvalidDatasetError
 from coldfusion_queue.intake.lines import MAX_LINE_BYTES, read_lines
 from coldfusion_queue.intake.problems import listed, printable
+from coldfusion_queue.intake.rows import Row, Table
 
-__all__ = ["EXTENSIONS", "CsvTable", "JsonLinesTable", "Row", "Table", "open_table"]
-
-#: Number of a row, for messages, and its values in the order of the columns asked for.
-Row = tuple[int, tuple[object, ...]]
+__all__ = ["EXTENSIONS", "CsvTable", "JsonLinesTable", "open_table"]
 
 #: Extensions of the files that ``open_table`` reads.
 EXTENSIONS = frozenset({".jsonl", ".json", ".csv", ".tsv", ".parquet"})
 
 _NUM_PEEKED = 100
 _ONE_OBJECT = 'write one JSON object a line, such as {"text": ..., "label": ...}'
-
-
-class Table(Protocol):
-    """Rows with named columns."""
-
-    name: str
-    """What messages call it."""
-    unit: str
-    """What a row's number counts: ``line`` or ``row``."""
-    is_typed: bool
-    """Numbers are told from strings of digits; without it every value is a string."""
-
-    def columns(self) -> tuple[str, ...]:
-        """Names of the columns, in the file's order."""
-
-    def rows(self, columns: Sequence[str]) -> Iterator[Row]:
-        """Yield the rows in the file's order, each with the values of these columns."""
 
 
 def open_table(path: Path, name: str | None = None) -> Table:

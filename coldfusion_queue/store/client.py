@@ -35,6 +35,7 @@ from coldfusion_queue.errors import (
 )
 from coldfusion_queue.records import FileRecord
 from coldfusion_queue.settings import Settings
+from coldfusion_queue.store.chunk_reader import ChunkReader
 from coldfusion_queue.store.connection import Place, connect, mapped_errors, raise_for_code
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ class Store:
             chunks: the content, in pieces of any size.
             progress: called with the number of bytes of each piece that was taken.
         """
-        reader = _ChunkReader(chunks, progress)
+        reader = ChunkReader(chunks, progress)
         with ThreadPoolExecutor(1) as uploader:
             upload = uploader.submit(self._upload, key, reader)
             try:
@@ -328,7 +329,7 @@ class Store:
     def _mapped(self, operation: str, key: str) -> AbstractContextManager[None]:
         return mapped_errors(self._place, operation, key)
 
-    def _upload(self, key: str, reader: _ChunkReader) -> None:
+    def _upload(self, key: str, reader: ChunkReader) -> None:
         try:
             with self._mapped("upload", key):
                 self._client.put_object(
@@ -388,50 +389,6 @@ class Store:
 
 class _BrokenAnswerError(Exception):
     """The store began an answer and did not end it."""
-
-
-class _InterruptedUploadError(Exception):
-    """Raised inside an upload to make the client abort it when we are interrupted."""
-
-
-class _ChunkReader:
-    """A file to read from, made of chunks; digests and counts what passes."""
-
-    def __init__(self, chunks: Iterable[bytes], progress: Callable[[int], None] | None) -> None:
-        self._chunks = iter(chunks)
-        self._buffer = bytearray()
-        self._digest = hashlib.sha256()
-        self._progress = progress
-        self._interrupted = False
-        self.failure: Exception | None = None
-        self.num_bytes = 0
-
-    def interrupt(self) -> None:
-        self._interrupted = True
-
-    def read(self, size: int = -1) -> bytes:
-        while size < 0 or len(self._buffer) < size:
-            if self._interrupted:
-                raise _InterruptedUploadError
-            try:
-                chunk = next(self._chunks, None)
-            except Exception as error:
-                self.failure = error
-                raise
-            if chunk is None:
-                break
-            self._digest.update(chunk)
-            self.num_bytes += len(chunk)
-            self._buffer += chunk
-        size = len(self._buffer) if size < 0 else min(size, len(self._buffer))
-        data = bytes(memoryview(self._buffer)[:size])
-        del self._buffer[:size]
-        if self._progress is not None and data:
-            self._progress(len(data))
-        return data
-
-    def hexdigest(self) -> str:
-        return self._digest.hexdigest()
 
 
 def _code_and_message(response: urllib3.BaseHTTPResponse) -> tuple[str, str]:
