@@ -19,6 +19,7 @@ from coldfusion_queue.cli.demo import demo
 from coldfusion_queue.cli.doctor import doctor
 from coldfusion_queue.cli.history import history
 from coldfusion_queue.cli.init import init
+from coldfusion_queue.cli.policy import policy
 from coldfusion_queue.cli.pull import pull
 from coldfusion_queue.cli.show import show
 from coldfusion_queue.cli.stack import down, up
@@ -52,6 +53,7 @@ for _command in (
     pull,
     contribute,
     cancel,
+    policy,
     doctor,
     config,
     completion,

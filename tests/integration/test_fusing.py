@@ -11,9 +11,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from coldfusion_queue.errors import LedgerConflictError, NotFoundError
-from coldfusion_queue.records import Contribution, Outcome, Policy
+from coldfusion_queue.records import Contribution, Outcome
 from coldfusion_queue.repository import fusing
 from coldfusion_queue.repository.fusing import fuse_once, settle
+from coldfusion_queue.repository.policy import change_policy
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings
 from tests.integration.conftest import Contribute, Tensors
@@ -126,12 +127,7 @@ def test_stale_ones_count_less_and_relative_to_their_own_base(
 def test_nothing_happens_before_enough_are_there(
     repository: Repository, settings: Settings, contribute: Contribute
 ) -> None:
-    strict = Policy(min_contributions=2, max_wait_seconds=900)
-    newest = repository.ledger.newest()
-    entry = repository.new_entry(
-        1, newest.after.model_copy(update={"policy": strict}), note="policy", policy=strict
-    )
-    repository.ledger.append(entry)
+    change_policy(repository, {"min_contributions": 2, "max_wait_seconds": 900})
     contribute("a")
 
     report = fuse_once(repository, settings)
@@ -361,16 +357,7 @@ def test_too_stale_ones_expire_with_a_reason(
     old = repository.ledger.base_version()
     contribute("first")
     fuse_once(repository, settings)
-    newest = repository.ledger.newest()
-    strict = newest.after.policy.model_copy(update={"max_staleness": 0})
-    repository.ledger.append(
-        repository.new_entry(
-            newest.sequence + 1,
-            newest.after.model_copy(update={"policy": strict}),
-            note="policy",
-            policy=strict,
-        )
-    )
+    change_policy(repository, {"max_staleness": 0})
     late = contribute("late", base=old)
 
     report = fuse_once(repository, settings)
@@ -379,6 +366,42 @@ def test_too_stale_ones_expire_with_a_reason(
     decision = repository.contributions.decision(late.contribution_id)
     assert decision is not None
     assert "staleness is 1, expected at most 0" in decision.reason
+
+
+def test_a_changed_policy_keeps_the_base_and_settles_what_was_decided_before(
+    repository: Repository,
+    settings: Settings,
+    contribute: Contribute,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    contribution = contribute("a")
+    monkeypatch.setattr(fusing, "settle", lambda *_: None)  # as if it had died after the append
+    fuse_once(repository, settings)
+    monkeypatch.undo()
+
+    entry = change_policy(repository, {"server_learning_rate": 0.5})
+
+    assert entry.sequence == 2
+    assert (entry.after.base.version, entry.after.policy.server_learning_rate) == (1, 0.5)
+    assert repository.contributions.decision(contribution.contribution_id) is not None
+    assert repository.inbox.count() == 0
+
+
+def test_one_whose_record_is_unreadable_is_refused_and_holds_up_nobody(
+    repository: Repository, settings: Settings, contribute: Contribute
+) -> None:
+    bad, good = contribute("bad"), contribute("good", seed=1)
+    key = repository.keys.contribution(bad.contribution_id)
+    repository.store.put(key, b"{not json")
+
+    report = fuse_once(repository, settings)
+
+    outcomes = {item.contribution_id: item.outcome for item in report.decisions}
+    assert outcomes == {
+        bad.contribution_id: Outcome.REFUSED,
+        good.contribution_id: Outcome.FUSED,
+    }
+    assert repository.inbox.count() == 0
 
 
 def test_every_version_is_found_again_by_its_number(

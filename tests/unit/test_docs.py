@@ -1,0 +1,98 @@
+"""The docs name everything that there is, in the words of the code."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from coldfusion_queue import errors
+from coldfusion_queue.cli.main import cli
+from coldfusion_queue.records import Hyperparameters, Policy
+from coldfusion_queue.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+
+
+def modules() -> list[Path]:
+    found = [
+        path
+        for package in ("coldfusion_queue", "workers")
+        for path in sorted((ROOT / package).rglob("*.py"))
+        if path.name != "__init__.py"
+    ]
+    assert len(found) > 50
+    return found
+
+
+def test_every_module_has_its_line_in_the_architecture() -> None:
+    missing = []
+    for path in modules():
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        first = docstring.splitlines()[0].rstrip(".").replace("``", "`")
+        if f"| `{path.name}` | {first} |" not in ARCHITECTURE:
+            missing.append(f"{path.relative_to(ROOT)}: {first}")
+
+    assert missing == []
+
+
+def test_every_room_in_the_architecture_exists() -> None:
+    names = {path.name for path in modules()}
+
+    assert set(re.findall(r"^\| `(\w+\.py)` \|", ARCHITECTURE, re.MULTILINE)) <= names
+
+
+def _prose(text: str | None) -> str:
+    return " ".join((text or "").replace("``", "`").split())
+
+
+@pytest.mark.parametrize(
+    ("model", "prefix"),
+    [
+        pytest.param(Settings, "COLDFUSION_", id="settings"),
+        pytest.param(Policy, "", id="policy"),
+        pytest.param(Hyperparameters, "", id="hyperparameters"),
+    ],
+)
+def test_every_field_is_in_the_operations_page_as_it_is_in_the_code(
+    model: type[Settings | Policy | Hyperparameters], prefix: str
+) -> None:
+    rows = OPERATIONS.splitlines()
+    missing = []
+    for name, field in model.model_fields.items():
+        shown = prefix + name.upper() if prefix else name
+        row = next((line for line in rows if line.startswith(f"| `{shown}` |")), "")
+        if not field.description or _prose(field.description) not in row:
+            missing.append(f"| `{shown}` | {_prose(field.description)}")
+
+    assert missing == []
+
+
+def test_every_error_has_its_exit_code_in_the_operations_page() -> None:
+    leaves = [getattr(errors, name) for name in errors.__all__]
+    missing = [
+        leaf.__name__
+        for leaf in leaves
+        if not leaf.__subclasses__()
+        and not re.search(rf"^\| {leaf.exit_code} \|.*`{leaf.__name__}`", OPERATIONS, re.MULTILINE)
+    ]
+
+    assert missing == []
+
+
+def test_every_metric_is_in_the_operations_page() -> None:
+    source = (ROOT / "coldfusion_queue" / "metrics.py").read_text(encoding="utf-8")
+    names = set(re.findall(r'"(coldfusion_\w+)"', source))
+
+    assert len(names) > 5
+    assert [name for name in sorted(names) if f"`{name}" not in OPERATIONS] == []
+
+
+def test_every_command_is_named_in_the_docs() -> None:
+    text = OPERATIONS + ARCHITECTURE + (ROOT / "README.md").read_text(encoding="utf-8")
+
+    assert [name for name in cli.commands if f"coldfusion {name}" not in text] == []
