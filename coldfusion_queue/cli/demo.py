@@ -40,7 +40,7 @@ __all__ = ["demo"]
 @click.option(
     "--versions",
     type=click.IntRange(min=1),
-    default=4,
+    default=3,
     show_default=True,
     help="Base versions to make.",
 )
