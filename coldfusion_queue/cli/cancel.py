@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from coldfusion_queue.cli.common import open_repository
+from coldfusion_queue.cli.common import is_id, open_repository
+from coldfusion_queue.errors import NotFoundError
 
 __all__ = ["cancel"]
 
@@ -16,6 +17,8 @@ def cancel(submission: str) -> None:
 
     A running turn stops within seconds; what was contributed stays.
     """
+    if not is_id(submission):
+        raise NotFoundError("submission", submission, "'coldfusion status' lists them")
     _, repository = open_repository()
     record = repository.submissions.get(submission)
     status = repository.submissions.status(record)

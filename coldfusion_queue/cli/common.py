@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "as_data",
     "console",
+    "is_id",
     "json_option",
     "open_repository",
     "open_sender",
@@ -65,6 +67,11 @@ def as_data(record: Record) -> dict[str, Any]:
 def time_text(moment: datetime) -> str:
     """A time for people, in their own zone."""
     return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def is_id(text: str) -> bool:
+    """Whether this can be the id of something; the store refuses keys with ``..`` in them."""
+    return re.fullmatch(r"[a-z0-9][a-z0-9._-]*", text) is not None and ".." not in text
 
 
 def open_repository() -> tuple[Settings, Repository]:

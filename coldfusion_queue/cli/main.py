@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import tempfile
 import traceback
 from typing import NoReturn
 
@@ -94,8 +95,11 @@ def _run(command: click.Command, name: str) -> NoReturn:
 
 
 def _unexpected(error: Exception) -> int:
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        full = DiskFullError(str(error.filename or "the working directory"), "COLDFUSION_HOME")
+    if _is_disk_full(error):
+        temporary = tempfile.gettempdir()
+        path = str(getattr(error, "filename", None) or temporary)
+        variable = "TMPDIR" if path.startswith(temporary) else "COLDFUSION_HOME"
+        full = DiskFullError(path, variable)
         _complain(str(full))
         return full.exit_code
     if isinstance(error, OSError):
@@ -108,6 +112,13 @@ def _unexpected(error: Exception) -> int:
         "PYTHONDEVMODE=1 for a traceback"
     )
     return 1
+
+
+def _is_disk_full(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in {errno.ENOSPC, errno.EDQUOT}
+    # What safetensors raises is no OSError and has the number in its text alone.
+    return type(error).__name__ == "SafetensorError" and f"os error {errno.ENOSPC}" in str(error)
 
 
 def _complain(message: str) -> None:

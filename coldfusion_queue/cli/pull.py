@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import click
 
 from coldfusion_queue.cli.common import json_option, open_repository, print_json, transfer_bar
-from coldfusion_queue.errors import AlreadyExistsError, UsageError
+from coldfusion_queue.errors import AlreadyExistsError, DiskFullError, UsageError
 
 __all__ = ["pull"]
 
@@ -35,6 +36,10 @@ def pull(arguments: tuple[str, ...], as_json: bool) -> None:
             repository.base_versions.download(base, partial, bar.advance)
         partial.chmod(0o755)
         partial.rename(directory)
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise DiskFullError(str(directory.parent), "DIRECTORY") from error
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     if as_json:

@@ -10,6 +10,7 @@ from coldfusion_queue.cli.common import (
     as_data,
     console,
     flatten,
+    is_id,
     json_option,
     open_repository,
     print_json,
@@ -45,7 +46,7 @@ def show(what: str, as_json: bool) -> None:
 def _find(repository: Repository, what: str) -> dict[str, Any]:
     if what.isdecimal():
         return as_data(repository.ledger.base_version(int(what)))
-    submission = repository.submissions.find(what)
+    submission = repository.submissions.find(what) if is_id(what) else None
     if submission is not None:
         status = repository.submissions.status(submission)
         return {
@@ -54,7 +55,7 @@ def _find(repository: Repository, what: str) -> dict[str, Any]:
             "committed_turns": status.committed_turns,
             "failure": as_data(status.failure) if status.failure else None,
         }
-    contribution = repository.contributions.find(what)
+    contribution = repository.contributions.find(what) if is_id(what) else None
     if contribution is not None:
         decision = repository.contributions.decision(what)
         return {

@@ -135,7 +135,8 @@ def submit(
     except RetryableError as error:
         click.echo(f"note: {error}", err=True)
         click.echo("the submission is recorded and will be sent later; do not repeat it", err=True)
-    _announce(submission, dataset, prepared, as_json=as_json and not wait)
+    if not (wait and as_json):  # else there would be two documents
+        _announce(submission, dataset, prepared, as_json=as_json)
     if wait:
         wait_for(settings, repository, submission, until=until, as_json=as_json)
 

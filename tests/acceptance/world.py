@@ -1,0 +1,391 @@
+"""A repository of one's own, the real command line and real worker processes around it."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import itertools
+import json
+import multiprocessing
+import os
+import random
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import redis
+
+from coldfusion_queue.local.processes import ProcessRecord, is_running, start, stop
+from coldfusion_queue.records import Decision, Policy
+from coldfusion_queue.repository.repository import Repository
+from coldfusion_queue.settings import Settings, load_settings
+from coldfusion_queue.store import Store
+from tests.conftest import CORPUS
+
+BIN = Path(sys.executable).parent
+
+#: From the top, while the ``settings`` fixture counts from the bottom.
+_databases = itertools.count(1023, -1)
+
+#: What takes commands their time: it is loaded once, and each command is forked from there.
+_PRELOADED = [
+    *(
+        "torch",
+        "transformers.models.auto.modeling_auto",
+        "transformers.models.auto.tokenization_auto",
+    ),
+    *("transformers.models.bert.modeling_bert", "pyarrow.parquet", "kombu.transport.redis"),
+    *("coldfusion_queue.finetune.pretrained", "coldfusion_queue.queue.app", "rich.progress"),
+    *("coldfusion_queue.repository.repository", "coldfusion_queue.intake.prepare"),
+    *("coldfusion_queue.cli.main", "coldfusion_queue.local.processes", "pytest"),
+]
+
+#: A shell that ran the tests in the background made Ctrl-C ignored, which children inherit.
+_WITH_CTRL_C = (
+    "import os,signal,sys;signal.signal(2,signal.SIG_DFL);os.execv(sys.argv[1],sys.argv[1:])"
+)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        """Its one JSON document."""
+        assert self.code == 0, self.err
+        return json.loads(self.out)
+
+    def complaint(self) -> str:
+        """Its one error message; a traceback, or more than one message, is an error of its own."""
+        assert "Traceback" not in self.err
+        assert len(re.findall("^error: ", self.err, re.MULTILINE)) == 1, self.err
+        return self.err[self.err.index("error: ") :]
+
+
+class World:
+    """One repository, one Redis database, one home directory, and the processes that use them."""
+
+    def __init__(self, directory: Path, variables: Mapping[str, str]) -> None:
+        self.directory = directory
+        #: Where commands make their temporary files; nothing may be left in it.
+        self.temporary = directory / "tmp"
+        self.temporary.mkdir(parents=True)
+        self.data = directory / "data"
+        self.data.mkdir()
+        self._variables = {
+            "COLDFUSION_REPOSITORY": f"acceptance-{secrets.token_hex(4)}",
+            "COLDFUSION_HOME": str(directory / "home"),
+            "COLDFUSION_METRICS_PORT": "0",
+            "COLDFUSION_LOG_FORMAT": "json",
+            "COLDFUSION_DEVICE": "cpu",
+            "COLDFUSION_TORCH_THREADS": "1",
+            **variables,
+        }
+        self.settings = self._settings()
+        self.store = Store.open(self.settings)
+        self.repository = Repository(self.store, self.settings.repository)
+        self.redis: redis.Redis = redis.Redis.from_url(
+            self.settings.broker_url.get_secret_value(), decode_responses=True
+        )
+        self._processes: dict[str, ProcessRecord] = {}
+
+    def _settings(self) -> Settings:
+        with pytest.MonkeyPatch.context() as patch:
+            for name in [name for name in os.environ if name.startswith("COLDFUSION_")]:
+                patch.delenv(name)
+            for name, value in self._variables.items():
+                patch.setenv(name, value)
+            return load_settings()
+
+    def environment(self, **own: str) -> dict[str, str]:
+        """The whole environment of a command or a worker."""
+        passed_on = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        return {
+            **passed_on,
+            "LANG": "C.UTF-8",
+            "TMPDIR": str(self.temporary),
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+            "COLUMNS": "160",
+            **self._variables,
+            **own,
+        }
+
+    # --- commands -----------------------------------------------------------------------------
+
+    def popen(self, program: str, *arguments: object, **options: Any) -> subprocess.Popen[str]:
+        """Start ``coldfusion`` or ``coldfusion-submit``; Ctrl-C works on it."""
+        own = options.pop("own", {})
+        command = [str(BIN / program), *map(str, arguments)]
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _WITH_CTRL_C, *command],
+            env=self.environment(**own),
+            cwd=self.directory,
+            text=True,
+            **{
+                "stdin": subprocess.DEVNULL,
+                "stdout": subprocess.PIPE,
+                "stderr": subprocess.PIPE,
+                **options,
+            },
+        )
+
+    def run(
+        self, program: str, *arguments: object, prefix: Sequence[str] = (), **own: str
+    ) -> Finished:
+        """Run ``coldfusion`` or ``coldfusion-submit`` to its end; ``own`` are more variables."""
+        done = subprocess.run(
+            [*prefix, str(BIN / program), *map(str, arguments)],
+            env=self.environment(**own),
+            cwd=self.directory,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=100,
+            check=False,
+        )
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    def run_warm(self, *arguments: object, **own: str) -> Finished:
+        """Run ``coldfusion`` in a child of a process that has loaded what commands load.
+
+        The same entry point with the same arguments and environment, up to six seconds sooner.
+        """
+        out, err = self.directory / "stdout", self.directory / "stderr"
+        argv = ["coldfusion", *map(str, arguments)]
+        child = _forks().Process(
+            target=_run_forked, args=(argv, self.environment(**own), self.directory, out, err)
+        )
+        child.start()
+        child.join(100)
+        assert child.exitcode is not None
+        return Finished(child.exitcode, out.read_text("utf-8"), err.read_text("utf-8"))
+
+    def submit(self, *arguments: object, **own: str) -> str:
+        """Submit data and return the id of the submission."""
+        done = self.run("coldfusion-submit", *arguments, "--json", **own)
+        return str(done.json()["submission"])
+
+    # --- processes ----------------------------------------------------------------------------
+
+    def start(self, kind: str, name: str | None = None, **own: str) -> None:
+        """Start a worker; it is killed with the test run, however that ends."""
+        name = name or kind
+        arguments = ["--name", name] if kind.endswith("worker") else []
+        self._processes[name] = start(
+            name,
+            [sys.executable, "-m", f"workers.{kind}", *arguments],
+            self.environment(**own),
+            self.directory,
+            self.log_file(name),
+            die_with_parent=True,
+        )
+
+    def start_all(self, finetune_workers: int = 1, **own: str) -> None:
+        """Start finetune workers, a fusion worker and beat."""
+        for number in range(finetune_workers):
+            self.start("finetune_worker", f"finetune{number}", **own)
+        self.start("fusion_worker", **own)
+        self.start("beat", **own)
+
+    def kill(self, name: str) -> None:
+        """SIGKILL a worker and its pool child, as a node that loses power does."""
+        stop([self._processes.pop(name)], 0)
+
+    def kill_pool_child(self, name: str) -> None:
+        """SIGKILL the process that finetunes, as the kernel does when memory runs out."""
+        for child in psutil.Process(self._processes[name].pid).children(recursive=True):
+            child.kill()
+
+    def terminate(self, name: str) -> None:
+        """SIGTERM a worker, as an orchestrator does, and do not wait."""
+        os.kill(self._processes[name].pid, signal.SIGTERM)
+
+    def runs(self, name: str) -> bool:
+        """Whether a worker's process is still there."""
+        return name in self._processes and is_running(self._processes[name])
+
+    def stop_all(self) -> None:
+        """Kill what still runs."""
+        stop(self._processes.values(), 0)
+        self._processes.clear()
+
+    def log_file(self, name: str) -> Path:
+        """File of a worker's output."""
+        return self.directory / "logs" / f"{name}.log"
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """A worker's log records."""
+        try:
+            lines = self.log_file(name).read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+
+    # --- what can be seen ---------------------------------------------------------------------
+
+    def objects(self) -> dict[str, int]:
+        """Every object of the repository, with its size."""
+        return {item.key: item.num_bytes for item in self.store.list(f"{self.repository.name}/")}
+
+    def queued(self) -> dict[str, int]:
+        """Messages that wait or are being worked on, and hints of turns."""
+        turns = f"coldfusion:{self.repository.name}:turn:*"
+        return {
+            "finetune": int(self.redis.llen("finetune")),  # type: ignore[arg-type]
+            "unacknowledged": int(self.redis.hlen("unacked")),  # type: ignore[arg-type]
+            "hints": len(list(self.redis.scan_iter(turns))),
+        }
+
+    def left_behind(self) -> list[str]:
+        """Temporary files and directories of ours; torch makes itself an empty one."""
+        names = (path.name for path in self.temporary.iterdir())
+        return [name for name in names if not name.startswith("torchinductor_")]
+
+    def state(self, submission_id: str) -> dict[str, Any]:
+        """What ``coldfusion show`` says of a submission, read from the bucket."""
+        record = self.repository.submissions.get(submission_id)
+        status = self.repository.submissions.status(record)
+        return {
+            "state": status.state.value,
+            "committed_turns": status.committed_turns,
+            "failure": status.failure,
+        }
+
+    def progress(self, submission_id: str) -> dict[str, Any]:
+        """The last progress report of a submission; empty if there is none."""
+        key = f"coldfusion:{self.repository.name}:progress:{submission_id}"
+        data = self.redis.get(key)
+        return {} if data is None else dict(json.loads(str(data)))
+
+    def decisions(self) -> list[Decision]:
+        """Every decision of the ledger, in order."""
+        return [item for entry in self.repository.ledger.entries() for item in entry.decisions]
+
+    def check_fused_once(self, *submission_ids: str) -> None:
+        """No contribution is decided twice, or is in the lineage of two base versions."""
+        entries = list(self.repository.ledger.entries())
+        decided = [item.contribution_id for entry in entries for item in entry.decisions]
+        assert len(decided) == len(set(decided))
+        fused = [
+            item.contribution_id
+            for entry in entries
+            if entry.published is not None
+            for item in entry.published.fused
+        ]
+        assert len(fused) == len(set(fused))
+        for name in submission_ids:
+            turns = self.state(name)["committed_turns"]
+            mine = sorted(item for item in fused if item.startswith(f"{name}."))
+            assert mine == [f"{name}.t{turn:05d}" for turn in range(1, turns + 1)]
+
+
+@functools.cache
+def _forks() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    return context
+
+
+def _run_forked(
+    argv: list[str], environment: dict[str, str], directory: Path, out: Path, err: Path
+) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(directory)
+    tempfile.tempdir = None
+    for path, descriptor in ((out, 1), (err, 2)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), descriptor)
+    sys.argv = argv
+    from coldfusion_queue.cli.main import main
+
+    main()
+
+
+@contextmanager
+def open_world(
+    servers: Mapping[str, str],
+    directory: Path,
+    model_dir: Path | None,
+    policy: Policy | None = None,
+    **own: str,
+) -> Iterator[World]:
+    """A world with an initialised repository, or without one if there is no ``model_dir``.
+
+    Args:
+        servers: variables of running servers with 1024 Redis databases.
+        directory: a fresh directory.
+        model_dir: the pretrained model.
+        policy: of the repository.
+        own: more variables, for all processes.
+    """
+    from coldfusion_queue.cli.init import create_repository
+
+    broker = {
+        "COLDFUSION_BROKER_URL": servers["COLDFUSION_BROKER_URL"][:-1] + str(next(_databases))
+    }
+    world = World(directory, {**servers, **broker, **own})
+    try:
+        if model_dir is not None:
+            policy = policy or Policy(min_contributions=1)
+            create_repository(world.repository, str(model_dir), policy, quiet=True)
+        yield world
+    finally:
+        world.stop_all()
+        world.redis.close()
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 40.0) -> Any:
+    """Poll until the condition answers truly, and give its answer."""
+    end = time.monotonic() + seconds
+    while not (answer := condition()):
+        assert time.monotonic() < end, f"was not true within {seconds} s"
+        time.sleep(0.05)
+    return answer
+
+
+def rows(kind: str, number: int = 24, seed: int = 1) -> list[dict[str, Any]]:
+    """Examples: ``single`` and ``pair`` have three labels, ``regression`` has fractions."""
+    generator = random.Random(seed)
+    found = []
+    for index in range(number):
+        row: dict[str, Any] = {"text": f"{generator.choice(CORPUS)} {index}"}
+        if kind == "pair":
+            row["text_pair"] = generator.choice(CORPUS)
+        row["label"] = (index + 0.5) / 7 if kind == "regression" else f"label{index % 3}"
+        found.append(row)
+    return found
+
+
+def write_rows(path: Path, examples: Sequence[Mapping[str, Any]]) -> Path:
+    """Write examples in the format of the path's extension."""
+    if path.suffix == ".jsonl":
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in examples)
+        path.write_text("".join(lines), encoding="utf-8")
+    elif path.suffix == ".csv":
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(examples[0]))
+            writer.writeheader()
+            writer.writerows(examples)
+    else:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.Table.from_pylist(list(examples)), path)
+    return path
