@@ -101,7 +101,11 @@ def _draw(progress: Progress, bar: TaskID, report: ProgressReport, turns: int) -
         share = 1.0
     numbers = []
     if report.loss is not None and report.examples_per_second is not None:
-        numbers = [f"loss {report.loss:.3f}", f"{report.examples_per_second:.0f} examples/s"]
+        numbers = [
+            f"step {report.step}/{report.num_steps}",
+            f"loss {report.loss:.3f}",
+            f"{report.examples_per_second:.0f} examples/s",
+        ]
     progress.update(
         bar,
         completed=(report.turn - 1 + share) / turns,

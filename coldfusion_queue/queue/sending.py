@@ -14,12 +14,20 @@ from contextlib import contextmanager, suppress
 import redis
 from celery import Celery
 
+from coldfusion_queue.errors import BrokerUnavailableError
 from coldfusion_queue.keys import RedisKeys
 from coldfusion_queue.names import contribution_id
 from coldfusion_queue.queue.connection import broker_errors
 from coldfusion_queue.settings import Settings
 
 __all__ = ["TurnSender"]
+
+#: A worker may have taken the message up, or even ended it, before we say that it was sent.
+_MARK_SENT = """
+if redis.call('GET', KEYS[1]) == 'sending' then
+  redis.call('SET', KEYS[1], 'sent', 'EX', ARGV[1])
+end
+"""
 
 _SENDING_SECONDS = 30
 _RUNNING_SECONDS = 60
@@ -36,6 +44,7 @@ class TurnSender:
         self._settings = settings
         self._repository = repository
         self._keys = RedisKeys(repository)
+        self._mark_sent = client.register_script(_MARK_SENT)
 
     def send(self, submission_id: str, turn: int) -> bool:
         """Enqueue a turn unless it is queued or running already.
@@ -59,7 +68,7 @@ class TurnSender:
                 args=(self._repository, submission_id, turn),
                 retry=False,
             )
-            self._client.set(key, "sent", ex=self._sent_seconds)
+            self._mark_sent(keys=[key], args=[self._sent_seconds])
         return True
 
     @contextmanager
@@ -67,7 +76,8 @@ class TurnSender:
         """Keep a turn's hint alive while it runs, and drop it afterwards.
 
         A worker that dies stops renewing it, and within a minute ``reconcile`` may send the turn
-        again. A Redis that is away meanwhile stops nothing.
+        again. One that is told to stop puts its task back on the queue, so the hint says that. A
+        Redis that is away meanwhile stops nothing.
         """
         key = self._keys.turn(contribution_id(submission_id, turn))
         stop = threading.Event()
@@ -81,13 +91,20 @@ class TurnSender:
 
         renewer = threading.Thread(target=renew, daemon=True)
         renewer.start()
+        is_over = True
         try:
             yield
+        except BaseException as error:
+            is_over = isinstance(error, Exception)
+            raise
         finally:
             stop.set()
             renewer.join()
-            with suppress(redis.RedisError):
-                self._client.delete(key)
+            with suppress(redis.RedisError, BrokerUnavailableError):
+                if is_over:
+                    self._client.delete(key)
+                else:
+                    self.keep(submission_id, turn)
 
     def keep(self, submission_id: str, turn: int) -> None:
         """Say that a turn is queued: it waits for its retry."""

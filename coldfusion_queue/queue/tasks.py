@@ -19,6 +19,8 @@ from celery import Task, current_app, shared_task
 from celery.exceptions import SoftTimeLimitExceeded
 
 from coldfusion_queue.errors import (
+    ColdFusionError,
+    DiskFullError,
     LedgerConflictError,
     NotFoundError,
     RetryableError,
@@ -42,6 +44,9 @@ if TYPE_CHECKING:
 __all__ = ["finetune", "fuse", "reconcile"]
 
 log = logging.getLogger(__name__)
+
+#: A full disk is this machine's; another worker may have room.
+_RETRIED = (RetryableError, DiskFullError)
 
 _CANCEL_CHECK_SECONDS = 5.0
 _MAX_BACKOFF_SECONDS = 300.0
@@ -86,7 +91,7 @@ def finetune(self: Task, repository: str, submission_id: str, turn: int) -> None
             if opened.submissions.status(submission).next_turn == turn:
                 _run(process, opened, submission, turn)
         _send_next(sender, opened, submission)
-    except RetryableError as error:
+    except _RETRIED as error:
         _retry(self, process, repository, submission_id, turn, error)
 
 
@@ -101,7 +106,7 @@ def _run(process: _Process, repository: Repository, submission: Submission, turn
     except _CancelledError:
         log.info("turn cancelled", extra={"event": "turn_cancelled", **ids})
         process.metrics.finetune_ended("cancelled", time.monotonic() - started)
-    except RetryableError:
+    except _RETRIED:
         process.metrics.finetune_ended("retried", time.monotonic() - started)
         raise
     except Exception as error:
@@ -123,7 +128,7 @@ def _retry(
     repository: str,
     submission_id: str,
     turn: int,
-    error: RetryableError,
+    error: ColdFusionError,
 ) -> None:
     """Retry with backoff; after the last attempt record the failure, if the store lets us.
 

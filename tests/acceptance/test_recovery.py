@@ -91,11 +91,11 @@ def received(world: World, name: str) -> set[str]:
 
 
 def test_a_redis_that_loses_everything_loses_no_submission(world: World) -> None:
-    longer = (*LONG_TURN, "--set", "epochs=25")
+    longer = (*LONG_TURN, "--set", "epochs=40")
     running = [world.submit(data(world), *longer) for _ in range(2)]
+    queued = [world.submit(data(world), *SHORT_TURN, "--name", f"queued{n}") for n in range(2)]
     for submission in running:
         wait_for_training(world, submission)
-    queued = [world.submit(data(world), *SHORT_TURN, "--name", f"queued{n}") for n in range(2)]
     assert world.queued() == {"finetune": 2, "unacknowledged": 2, "hints": 4}
 
     world.redis.flushdb()
