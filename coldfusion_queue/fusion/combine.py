@@ -11,7 +11,6 @@ from coldfusion_queue.errors import (
     IncompatibleModelError,
     InvalidTensorFileError,
     NonFiniteTensorError,
-    PermanentError,
 )
 from coldfusion_queue.fusion.average import add_delta, delta_of
 from coldfusion_queue.fusion.chunks import Chunk, Run
@@ -90,7 +89,7 @@ class _Terms:
             return self.base
         return None if member.reference is None else self._read(member.reference)
 
-    def blame(self, element: int) -> PermanentError:
+    def blame(self, element: int) -> ContributionFault | InvalidTensorFileError:
         """The error to raise when the fused number at ``element`` is not finite."""
         tensor = self._run.tensor_at(element)
         shares: dict[str, float] = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from coldfusion_queue.errors import (
     DigestMismatchError,
@@ -26,15 +25,20 @@ _OWN_FAULTS = (
 )
 
 
-@dataclass(eq=False)
-class ContributionFault(PermanentError):  # noqa: N818 - it names whose error another one is
-    """One contribution cannot be fused; without it the others can."""
+class ContributionFault(Exception):  # noqa: N818 - it names whose error another one is
+    """One contribution cannot be fused; without it the others can.
 
-    exit_code = 10
-    template = "contribution {contribution_id} cannot be fused: {cause}"
+    A signal from the engine to its caller, who refuses that contribution for ``cause``; it ends
+    no process and so is no part of the tree in ``errors``.
+    """
 
-    contribution_id: str
-    cause: PermanentError
+    def __init__(self, contribution_id: str, cause: PermanentError) -> None:
+        super().__init__(contribution_id, cause)
+        self.contribution_id = contribution_id
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"contribution {self.contribution_id} cannot be fused: {self.cause}"
 
 
 @contextmanager
