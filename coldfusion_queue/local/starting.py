@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from coldfusion_queue.errors import ProcessFailedError
 from coldfusion_queue.local.launch import launch, wait_for_answer, wait_for_ports
 from coldfusion_queue.local.ports import HOST, free_port, is_free
 from coldfusion_queue.local.processes import ProcessRecord, is_running, start
@@ -91,8 +92,14 @@ class StackStart:
     def _serve(self, server: S) -> S:
         known = self._state.processes.get(server.name)
         if known is not None and is_running(known):
-            wait_for_answer(server, known)
-            return server
+            try:
+                wait_for_answer(server, known)
+            except ProcessFailedError:
+                if is_running(known):
+                    raise
+                # Else it was dying when we looked.
+            else:
+                return server
         server, record = launch(server, self._log(server.name), self._keep_server)
         self.started.append(record)
         return server
