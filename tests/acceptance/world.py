@@ -245,11 +245,15 @@ class World:
         return {item.key: item.num_bytes for item in self.store.list(f"{self.repository.name}/")}
 
     def queued(self) -> dict[str, int]:
-        """Messages that wait or are being worked on, and hints of turns."""
+        """Messages of turns that wait or are being worked on, and hints of turns.
+
+        What beat sends is not counted: the fusion worker may have one of those in hand any time.
+        """
         turns = f"coldfusion:{self.repository.name}:turn:*"
+        unacknowledged: dict[Any, Any] = self.redis.hgetall("unacked")  # type: ignore[assignment]
         return {
             "finetune": int(self.redis.llen("finetune")),  # type: ignore[arg-type]
-            "unacknowledged": int(self.redis.hlen("unacked")),  # type: ignore[arg-type]
+            "unacknowledged": sum(_is_finetune(item) for item in unacknowledged.values()),
             "hints": len(list(self.redis.scan_iter(turns))),
         }
 
@@ -389,3 +393,9 @@ def write_rows(path: Path, examples: Sequence[Mapping[str, Any]]) -> Path:
 
         pq.write_table(pa.Table.from_pylist(list(examples)), path)
     return path
+
+
+def _is_finetune(unacknowledged: bytes | str) -> bool:
+    """Whether what the broker holds for a worker is a turn: (message, exchange, routing key)."""
+    message, *_ = json.loads(unacknowledged)
+    return bool(message["headers"]["task"] == "coldfusion.finetune")
