@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coldfusion_queue.cache import LocalCache
+from coldfusion_queue.disk import disk_errors
 from coldfusion_queue.errors import NotFoundError
-from coldfusion_queue.intake.problems import disk_errors
 from coldfusion_queue.names import contribution_id
 from coldfusion_queue.records import BaseVersion, Contribution, DatasetRecord, Submission
 from coldfusion_queue.repository.committing import HEAD_FILE, SHARED_FILE
@@ -76,7 +76,7 @@ def run_turn(
     if done is not None:
         return TurnOutcome(name, committed=False, base_version=done.base_version)
     base = repository.ledger.base_version()
-    with disk_errors(settings.cache_dir, "COLDFUSION_HOME"), ExitStack() as stack:
+    with disk_errors(), ExitStack() as stack:
         work_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="coldfusion-")))
         report(Phase.DOWNLOADING, base.version, None)
         result, record = _finetune(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
-import tempfile
 import traceback
 from typing import NoReturn
 
@@ -26,7 +24,8 @@ from coldfusion_queue.cli.show import show
 from coldfusion_queue.cli.stack import down, up
 from coldfusion_queue.cli.status import status
 from coldfusion_queue.cli.submit import submit
-from coldfusion_queue.errors import ColdFusionError, DiskFullError
+from coldfusion_queue.disk import disk_errors
+from coldfusion_queue.errors import ColdFusionError
 
 __all__ = ["main", "submit_main"]
 
@@ -75,7 +74,8 @@ def submit_main() -> NoReturn:
 def _run(command: click.Command, name: str) -> NoReturn:
     """Run a command and end the process with the exit code of what happened."""
     try:
-        code = command.main(prog_name=name, standalone_mode=False)
+        with disk_errors():
+            code = command.main(prog_name=name, standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -95,13 +95,6 @@ def _run(command: click.Command, name: str) -> NoReturn:
 
 
 def _unexpected(error: Exception) -> int:
-    if _is_disk_full(error):
-        temporary = tempfile.gettempdir()
-        path = str(getattr(error, "filename", None) or temporary)
-        variable = "TMPDIR" if path.startswith(temporary) else "COLDFUSION_HOME"
-        full = DiskFullError(path, variable)
-        _complain(str(full))
-        return full.exit_code
     if isinstance(error, OSError):
         _complain(f"{error.strerror or error}: {error.filename or 'unnamed file'}")
         return 1
@@ -112,13 +105,6 @@ def _unexpected(error: Exception) -> int:
         "PYTHONDEVMODE=1 for a traceback"
     )
     return 1
-
-
-def _is_disk_full(error: Exception) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in {errno.ENOSPC, errno.EDQUOT}
-    # What safetensors raises is no OSError and has the number in its text alone.
-    return type(error).__name__ == "SafetensorError" and f"os error {errno.ENOSPC}" in str(error)
 
 
 def _complain(message: str) -> None:

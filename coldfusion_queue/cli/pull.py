@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 import tempfile
 from pathlib import Path
@@ -10,7 +9,8 @@ from pathlib import Path
 import click
 
 from coldfusion_queue.cli.common import json_option, open_repository, print_json, transfer_bar
-from coldfusion_queue.errors import AlreadyExistsError, DiskFullError, UsageError
+from coldfusion_queue.disk import disk_errors
+from coldfusion_queue.errors import AlreadyExistsError, UsageError
 
 __all__ = ["pull"]
 
@@ -32,14 +32,13 @@ def pull(arguments: tuple[str, ...], as_json: bool) -> None:
     partial = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}.partial-"))
     try:
         total = sum(file.num_bytes for file in base.files.values())
-        with transfer_bar(f"base version {base.version}", total, hidden=as_json) as bar:
+        with (
+            disk_errors(directory.parent, "DIRECTORY"),
+            transfer_bar(f"base version {base.version}", total, hidden=as_json) as bar,
+        ):
             repository.base_versions.download(base, partial, bar.advance)
         partial.chmod(0o755)
         partial.rename(directory)
-    except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise DiskFullError(str(directory.parent), "DIRECTORY") from error
-        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     if as_json:

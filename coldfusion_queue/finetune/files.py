@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,11 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from coldfusion_queue.errors import DiskFullError, IncompatibleModelError, TrainingFailedError
+from coldfusion_queue.errors import IncompatibleModelError, TrainingFailedError
 from coldfusion_queue.finetune.model import SequenceModel
 from coldfusion_queue.records import BaseVersion
 
@@ -77,7 +76,7 @@ def save_shared(
                     owner.name, f"tensor {name!r}", got, expected, owner.remedy
                 )
             tensors[name] = _changed(name, before, after, form)
-    _save(tensors, path, {"format": "pt"})
+    save_file(tensors, path, metadata={"format": "pt"})
 
 
 def _changed(name: str, before: Tensor, after: Tensor, form: str) -> Tensor:
@@ -106,17 +105,7 @@ def save_head(model: SequenceModel, labels: tuple[str, ...], scale: LabelScale, 
         "label_mean": scale.mean,
         "label_deviation": scale.deviation,
     }
-    _save(tensors, path, {"head": json.dumps(meaning, sort_keys=True)})
-
-
-def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    try:
-        save_file(tensors, path, metadata=metadata)
-    except SafetensorError as error:
-        # It is no OSError, and has the number in its text alone.
-        if f"os error {errno.ENOSPC}" in str(error):
-            raise DiskFullError(str(path), "TMPDIR") from error
-        raise
+    save_file(tensors, path, metadata={"head": json.dumps(meaning, sort_keys=True)})
 
 
 def load_head(model: SequenceModel, path: Path) -> bool:

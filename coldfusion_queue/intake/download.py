@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coldfusion_queue.disk import disk_errors
 from coldfusion_queue.errors import InvalidRecordError, NotFoundError
-from coldfusion_queue.intake.problems import disk_errors
 from coldfusion_queue.intake.splits import SPLITS
 from coldfusion_queue.records import DatasetRecord, FileRecord
 

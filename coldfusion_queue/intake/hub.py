@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from coldfusion_queue.disk import is_disk_full
 from coldfusion_queue.errors import ColdFusionError, DiskFullError, InvalidDatasetError
 from coldfusion_queue.intake.parquet import named_class
-from coldfusion_queue.intake.problems import is_disk_full, listed
+from coldfusion_queue.intake.problems import listed
 from coldfusion_queue.intake.rows import Row
 from coldfusion_queue.intake.sources import HubSource
 from coldfusion_queue.intake.splits import Splits, choose_splits

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coldfusion_queue.disk import disk_errors
 from coldfusion_queue.errors import InvalidDatasetError
-from coldfusion_queue.intake.problems import disk_errors, listed
+from coldfusion_queue.intake.problems import listed
 from coldfusion_queue.intake.rows import Row
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from coldfusion_queue.disk import disk_errors
 from coldfusion_queue.errors import UsageError
 from coldfusion_queue.intake.canonical import relabel
 from coldfusion_queue.intake.columns import Columns, check_columns, choose_columns
@@ -21,7 +22,6 @@ from coldfusion_queue.intake.labels import (
     class_names,
     decide_objective,
 )
-from coldfusion_queue.intake.problems import disk_errors
 from coldfusion_queue.intake.s3 import FetchS3
 from coldfusion_queue.intake.sources import (
     HubSource,

@@ -7,21 +7,15 @@ people's terminals. Errors of readers are not chained either (``json.JSONDecodeE
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from coldfusion_queue.errors import DiskFullError
-
-__all__ = ["Place", "Tally", "disk_errors", "is_disk_full", "listed", "named_column", "printable"]
+__all__ = ["Place", "Tally", "listed", "named_column", "printable"]
 
 _NUM_PLACES = 5
 _NUM_LISTED = 20
 _MAX_NAME = 40
 _MAX_NAME_WORDS = 4
-_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True)
@@ -88,31 +82,3 @@ def listed(names: Iterable[str]) -> str:
     shown = [named_column(name) for name in names]
     more = f" and {len(shown) - _NUM_LISTED} more" if len(shown) > _NUM_LISTED else ""
     return ", ".join(shown[:_NUM_LISTED]) + more if shown else "none"
-
-
-@contextmanager
-def disk_errors(path: Path, variable: str = "TMPDIR") -> Iterator[None]:
-    """Turn "no space left" into an error of ours.
-
-    Args:
-        path: the directory that is written to, for the message.
-        variable: the environment variable that names another one.
-
-    Raises:
-        DiskFullError: the disk, or the quota on it, is full.
-    """
-    try:
-        yield
-    except OSError as error:
-        if is_disk_full(error):
-            raise DiskFullError(str(path), variable) from error
-        raise
-
-
-def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or one that caused it, says that a disk or a quota is full."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in _DISK_FULL:
-            return True
-        error = error.__cause__ or error.__context__
-    return False

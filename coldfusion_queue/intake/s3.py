@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from coldfusion_queue.disk import disk_errors
 from coldfusion_queue.errors import InvalidDatasetError, NotFoundError
-from coldfusion_queue.intake.problems import disk_errors
 from coldfusion_queue.intake.sources import S3Source
 from coldfusion_queue.intake.tables import EXTENSIONS
 
