@@ -6,15 +6,20 @@ that leaves no room for separators, ``..`` or spaces.
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
+import socket
 from datetime import UTC, datetime
 
+from coldfusion_queue import __version__
 from coldfusion_queue.errors import UsageError
 
 __all__ = [
+    "actor",
     "check_name",
     "contribution_id",
+    "is_id",
     "new_attempt",
     "new_submission_id",
     "slug",
@@ -42,6 +47,11 @@ def check_name(what: str, name: str) -> str:
     return name
 
 
+def is_id(text: str) -> bool:
+    """Whether this can be the id of a submission or contribution, which are longer than names."""
+    return re.fullmatch(r"[a-z0-9][a-z0-9._-]*", text) is not None and ".." not in text
+
+
 def slug(text: str) -> str:
     """Make a valid name out of free text such as a file's stem; "data" if nothing is left."""
     cleaned = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:48].strip("-")
@@ -63,6 +73,11 @@ def contribution_id(submission_id: str, turn: int) -> str:
     contribution.
     """
     return f"{submission_id}.t{turn:05d}"
+
+
+def actor() -> str:
+    """Who writes: host, process and program version, for people who read the records."""
+    return f"{socket.gethostname()}:{os.getpid()} coldfusion-queue {__version__}"
 
 
 def new_attempt() -> str:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from coldfusion_queue.cache import LocalCache
 from coldfusion_queue.disk import disk_errors
 from coldfusion_queue.errors import NotFoundError
-from coldfusion_queue.names import contribution_id
+from coldfusion_queue.names import actor, contribution_id
 from coldfusion_queue.records import BaseVersion, Contribution, DatasetRecord, Submission
 from coldfusion_queue.repository.committing import HEAD_FILE, SHARED_FILE
-from coldfusion_queue.repository.repository import Repository, actor
+from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings
 
 if TYPE_CHECKING:

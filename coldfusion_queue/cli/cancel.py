@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from coldfusion_queue.cli.common import is_id, open_repository
+from coldfusion_queue.cli.common import open_repository
 from coldfusion_queue.errors import NotFoundError
+from coldfusion_queue.names import is_id
 
 __all__ = ["cancel"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +16,6 @@ from coldfusion_queue.errors import UsageError
 if TYPE_CHECKING:
     from datetime import datetime
 
-    import redis
     from rich.console import Console
     from rich.progress import Progress
 
@@ -27,9 +25,10 @@ if TYPE_CHECKING:
     from coldfusion_queue.settings import Settings
 
 __all__ = [
+    "INTERACTIVE_ATTEMPTS",
     "as_data",
     "console",
-    "is_id",
+    "flatten",
     "json_option",
     "open_repository",
     "open_sender",
@@ -69,11 +68,6 @@ def time_text(moment: datetime) -> str:
     return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
-def is_id(text: str) -> bool:
-    """Whether this can be the id of something; the store refuses keys with ``..`` in them."""
-    return re.fullmatch(r"[a-z0-9][a-z0-9._-]*", text) is not None and ".." not in text
-
-
 def open_repository() -> tuple[Settings, Repository]:
     """Read the settings and open the repository they name."""
     from coldfusion_queue.repository.repository import Repository
@@ -83,8 +77,8 @@ def open_repository() -> tuple[Settings, Repository]:
     return settings, Repository.open(settings, attempts=INTERACTIVE_ATTEMPTS)
 
 
-def open_sender(settings: Settings) -> tuple[redis.Redis, TurnSender]:
-    """A connection to the broker, proved to work, and a sender of turns.
+def open_sender(settings: Settings) -> TurnSender:
+    """A sender of turns whose connection to the broker was proved to work.
 
     Raises:
         BrokerUnavailableError: Redis does not answer.
@@ -97,7 +91,7 @@ def open_sender(settings: Settings) -> tuple[redis.Redis, TurnSender]:
     client = connect_redis(settings)
     with broker_errors(settings):
         client.ping()
-    return client, TurnSender(make_app(settings), client, settings, settings.repository)
+    return TurnSender(make_app(settings), client, settings, settings.repository)
 
 
 def parse_settings(kind: type[RecordT], pairs: Iterable[str]) -> RecordT:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from coldfusion_queue.cli.common import json_option, open_repository, print_json, transfer_bar
-from coldfusion_queue.names import check_name, contribution_id, new_submission_id, slug
+from coldfusion_queue.names import actor, check_name, contribution_id, new_submission_id, slug
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from coldfusion_queue.records import BaseVersion, Contribution, Submission
+    from coldfusion_queue.records import BaseVersion, Contribution
     from coldfusion_queue.repository.repository import Repository
     from coldfusion_queue.settings import Settings
 
@@ -89,14 +89,13 @@ def _commit(
 ) -> Contribution:
     from coldfusion_queue.records import Contribution
     from coldfusion_queue.repository.committing import SHARED_FILE
-    from coldfusion_queue.repository.repository import actor
 
-    submission = _submission(contributor)
-    name = contribution_id(submission.submission_id, 1)
+    submission_id = new_submission_id(contributor)
+    name = contribution_id(submission_id, 1)
     attempt, files = repository.contributions.upload(name, {SHARED_FILE: path}, progress)
     contribution = Contribution(
         contribution_id=name,
-        submission_id=submission.submission_id,
+        submission_id=submission_id,
         contributor_id=contributor,
         dataset_id=None,
         turn=1,
@@ -111,22 +110,8 @@ def _commit(
         created_at=datetime.now(UTC),
         created_by=actor(),
     )
-    repository.submissions.create(submission)
+    repository.submissions.create(
+        contributor, kind="recycled", dataset_id=None, submission_id=submission_id
+    )
     repository.contributions.commit(contribution)
     return contribution
-
-
-def _submission(contributor: str) -> Submission:
-    from coldfusion_queue.records import Hyperparameters, Submission
-    from coldfusion_queue.repository.repository import actor
-
-    return Submission(
-        submission_id=new_submission_id(contributor),
-        contributor_id=contributor,
-        kind="recycled",
-        dataset_id=None,
-        turns=1,
-        hyperparameters=Hyperparameters(),
-        created_at=datetime.now(UTC),
-        created_by=actor(),
-    )

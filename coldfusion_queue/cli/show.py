@@ -10,12 +10,12 @@ from coldfusion_queue.cli.common import (
     as_data,
     console,
     flatten,
-    is_id,
     json_option,
     open_repository,
     print_json,
 )
 from coldfusion_queue.errors import NotFoundError
+from coldfusion_queue.names import is_id
 
 if TYPE_CHECKING:
     from coldfusion_queue.repository.repository import Repository

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,11 +18,11 @@ from coldfusion_queue.cli.common import (
 )
 from coldfusion_queue.cli.waiting import wait_for
 from coldfusion_queue.errors import RetryableError, UsageError
-from coldfusion_queue.names import check_name, new_submission_id
+from coldfusion_queue.names import check_name
 
 if TYPE_CHECKING:
     from coldfusion_queue.intake.prepare import PreparedDataset
-    from coldfusion_queue.records import DatasetRecord, Hyperparameters, Submission
+    from coldfusion_queue.records import DatasetRecord, Submission
     from coldfusion_queue.repository.repository import Repository
 
 __all__ = ["submit"]
@@ -112,7 +111,7 @@ def submit(
         raise UsageError("--wait", "with --turns forever", "a number of turns to wait for")
     hyperparameters = parse_settings(Hyperparameters, pairs)
     settings, repository = open_repository()
-    _, sender = open_sender(settings)
+    sender = open_sender(settings)
     with tempfile.TemporaryDirectory(prefix="coldfusion-") as work_dir:
         from coldfusion_queue.intake.prepare import prepare_dataset
         from coldfusion_queue.intake.s3 import fetch_s3_with
@@ -128,8 +127,12 @@ def submit(
             fetch_s3=fetch_s3_with(settings),
         )
         dataset = _upload(repository, prepared, quiet=as_json)
-    submission = _record(name or prepared.suggested_name, dataset, turns, hyperparameters)
-    repository.submissions.create(submission)
+    submission = repository.submissions.create(
+        name or prepared.suggested_name,
+        dataset_id=dataset.dataset_id,
+        turns=turns,
+        hyperparameters=hyperparameters,
+    )
     try:
         sender.send(submission.submission_id, 1)
     except RetryableError as error:
@@ -147,24 +150,6 @@ def _upload(repository: Repository, prepared: PreparedDataset, *, quiet: bool) -
     total = sum(split.num_bytes for split in prepared.splits.values())
     with transfer_bar("dataset", total, hidden=quiet) as bar:
         return upload_dataset(repository.store, repository.keys, prepared, bar.advance)
-
-
-def _record(
-    contributor: str, dataset: DatasetRecord, turns: int | None, hyperparameters: Hyperparameters
-) -> Submission:
-    from coldfusion_queue.records import Submission
-    from coldfusion_queue.repository.repository import actor
-
-    return Submission(
-        submission_id=new_submission_id(contributor),
-        contributor_id=contributor,
-        kind="finetune",
-        dataset_id=dataset.dataset_id,
-        turns=turns,
-        hyperparameters=hyperparameters,
-        created_at=datetime.now(UTC),
-        created_by=actor(),
-    )
 
 
 def _announce(

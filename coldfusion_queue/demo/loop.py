@@ -6,21 +6,16 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
-from coldfusion_queue.demo.recipe import (
-    DATASETS,
-    HYPERPARAMETERS,
-    data_dir,
-)
+from coldfusion_queue.demo.recipe import DATASETS, HYPERPARAMETERS, data_dir
 from coldfusion_queue.errors import SubmissionFailedError, WaitTimeoutError
 from coldfusion_queue.intake.prepare import prepare_dataset
 from coldfusion_queue.intake.upload import upload_dataset
-from coldfusion_queue.names import new_submission_id, slug
+from coldfusion_queue.names import slug
 from coldfusion_queue.queue.sending import TurnSender
 from coldfusion_queue.records import LedgerEntry, Outcome, Submission
-from coldfusion_queue.repository.repository import Repository, actor
+from coldfusion_queue.repository.repository import Repository
 
 __all__ = ["LoopResult", "run_loop", "submit_examples"]
 
@@ -51,17 +46,9 @@ def submit_examples(repository: Repository, sender: TurnSender) -> list[Submissi
         with tempfile.TemporaryDirectory(prefix="coldfusion-") as work_dir:
             prepared = prepare_dataset(str(data_dir() / name), work_dir=Path(work_dir))
             dataset = upload_dataset(repository.store, repository.keys, prepared)
-        submission = Submission(
-            submission_id=new_submission_id(slug(name)),
-            contributor_id=slug(name),
-            kind="finetune",
-            dataset_id=dataset.dataset_id,
-            turns=None,
-            hyperparameters=HYPERPARAMETERS,
-            created_at=datetime.now(UTC),
-            created_by=actor(),
+        submission = repository.submissions.create(
+            slug(name), dataset_id=dataset.dataset_id, turns=None, hyperparameters=HYPERPARAMETERS
         )
-        repository.submissions.create(submission)
         sender.send(submission.submission_id, 1)
         submissions.append(submission)
     return submissions

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from datetime import UTC, datetime
 from typing import Self
 
-from coldfusion_queue import __version__
 from coldfusion_queue.errors import (
     AlreadyExistsError,
     IncompatibleModelError,
@@ -15,7 +12,7 @@ from coldfusion_queue.errors import (
     NotFoundError,
 )
 from coldfusion_queue.keys import ObjectKeys
-from coldfusion_queue.names import new_attempt
+from coldfusion_queue.names import actor, new_attempt
 from coldfusion_queue.records import (
     FORMAT_VERSION,
     BaseVersion,
@@ -33,12 +30,7 @@ from coldfusion_queue.repository.submissions import Submissions
 from coldfusion_queue.settings import Settings
 from coldfusion_queue.store import Store
 
-__all__ = ["Repository", "actor"]
-
-
-def actor() -> str:
-    """Who writes: host, process and program version, for people who read the ledger."""
-    return f"{socket.gethostname()}:{os.getpid()} coldfusion-queue {__version__}"
+__all__ = ["Repository"]
 
 
 class Repository:

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Literal
 
 from coldfusion_queue.errors import AlreadyExistsError, ColdFusionError, NotFoundError
 from coldfusion_queue.keys import ObjectKeys
-from coldfusion_queue.names import contribution_id
-from coldfusion_queue.records import Cancellation, Failure, Submission
+from coldfusion_queue.names import actor, contribution_id, new_submission_id
+from coldfusion_queue.records import Cancellation, Failure, Hyperparameters, Submission
 from coldfusion_queue.repository.ledger import last_existing
 from coldfusion_queue.store import Store
 
@@ -52,19 +53,47 @@ class Submissions:
         self._store = store
         self._keys = keys
 
-    def create(self, submission: Submission) -> None:
+    def create(
+        self,
+        contributor_id: str,
+        *,
+        kind: Literal["finetune", "recycled"] = "finetune",
+        dataset_id: str | None,
+        turns: int | None = 1,
+        hyperparameters: Hyperparameters | None = None,
+        submission_id: str | None = None,
+    ) -> Submission:
         """Record a submission: first its marker, then the record, which is the commit point.
 
         A crash in between leaves a marker without a record, which everybody passes over.
 
+        Args:
+            contributor_id: who contributes.
+            kind: see ``records.Submission``.
+            dataset_id: an uploaded dataset; None if recycled.
+            turns: contributions to make; None goes on until it is cancelled.
+            hyperparameters: of its finetunes; None takes the defaults.
+            submission_id: a new id that was made before; None makes one.
+
         Raises:
             AlreadyExistsError: another submission has this id.
         """
+        submission = Submission(
+            submission_id=submission_id or new_submission_id(contributor_id),
+            contributor_id=contributor_id,
+            kind=kind,
+            dataset_id=dataset_id,
+            turns=turns,
+            hyperparameters=hyperparameters or Hyperparameters(),
+            created_at=datetime.now(UTC),
+            created_by=actor(),
+        )
         name = submission.submission_id
         if submission.kind == "finetune":  # a recycled one has no turn that a worker could run
             self._store.create(self._keys.open_submission(name), b"")
         if not self._store.create(self._keys.submission(name), submission.to_bytes()):
             raise AlreadyExistsError("submission", name, "submit again for a new id")
+        return submission
 
     def get(self, submission_id: str) -> Submission:
         """The record of a submission.

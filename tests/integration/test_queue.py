@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 import pytest
 import redis
@@ -20,7 +19,6 @@ from coldfusion_queue.queue.connection import broker_errors, connect_redis
 from coldfusion_queue.queue.lock import single_flight
 from coldfusion_queue.queue.progress import ProgressReport, read_progress, write_progress
 from coldfusion_queue.queue.sending import TurnSender
-from coldfusion_queue.records import Hyperparameters, Submission
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings
 from coldfusion_queue.turn import Phase
@@ -114,18 +112,7 @@ def test_reconcile_sends_what_is_queued_nowhere_and_tidies_markers(
     repository: Repository, settings: Settings, client: redis.Redis, own_process: None
 ) -> None:
     for name, turns in (("open", 1), ("cancelled", None), ("forever", None)):
-        repository.submissions.create(
-            Submission(
-                submission_id=name,
-                contributor_id=name,
-                kind="finetune",
-                dataset_id="d",
-                turns=turns,
-                hyperparameters=Hyperparameters(),
-                created_at=datetime.now(UTC),
-                created_by="test",
-            )
-        )
+        repository.submissions.create(name, dataset_id="d", turns=turns, submission_id=name)
     repository.submissions.cancel("cancelled")
 
     for _ in range(2):

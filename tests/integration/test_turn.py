@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ from safetensors.numpy import load_file
 from coldfusion_queue.errors import TrainingFailedError
 from coldfusion_queue.intake.prepare import prepare_dataset
 from coldfusion_queue.intake.upload import upload_dataset
-from coldfusion_queue.names import new_submission_id
 from coldfusion_queue.records import Contribution, Hyperparameters, Submission
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.repository.submissions import SubmissionState
@@ -56,18 +54,9 @@ def submit(repository: Repository, tmp_path: Path) -> Submit:
         work_dir.mkdir(exist_ok=True)
         prepared = prepare_dataset(str(data), work_dir=work_dir)
         dataset = upload_dataset(repository.store, repository.keys, prepared)
-        submission = Submission(
-            submission_id=new_submission_id(kind),
-            contributor_id=kind,
-            kind="finetune",
-            dataset_id=dataset.dataset_id,
-            turns=turns,
-            hyperparameters=hyperparameters,
-            created_at=datetime.now(UTC),
-            created_by="test",
+        return repository.submissions.create(
+            kind, dataset_id=dataset.dataset_id, turns=turns, hyperparameters=hyperparameters
         )
-        repository.submissions.create(submission)
-        return submission
 
     return make
 
