@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -75,29 +75,28 @@ def run_turn(
     done = repository.contributions.find(name)
     if done is not None:
         return TurnOutcome(name, committed=False, base_version=done.base_version)
-    base = repository.ledger.base_version()
-    with disk_errors(), ExitStack() as stack:
-        work_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="coldfusion-")))
-        report(Phase.DOWNLOADING, base.version, None)
-        result, record = _finetune(
+    with disk_errors(), tempfile.TemporaryDirectory(prefix="coldfusion-") as work_dir:
+        this = _Turn(submission, turn, repository.ledger.base_version(), Path(work_dir))
+        version = this.base.version
+        report(Phase.DOWNLOADING, version, None)
+        result, dataset = _finetune(
             repository,
             settings,
-            _Turn(submission, turn, base, work_dir, stack),
-            lambda progress: report(Phase.TRAINING, base.version, progress),
+            this,
+            lambda progress: report(Phase.TRAINING, version, progress),
         )
-        report(Phase.UPLOADING, base.version, None)
-        contribution = _upload(repository, settings, submission, turn, base, result, record)
+        report(Phase.UPLOADING, version, None)
+        contribution = _upload(repository, settings, this, result, dataset)
     committed = repository.contributions.commit(contribution)
-    return TurnOutcome(name, committed, base.version)
+    return TurnOutcome(name, committed, version)
 
 
 @dataclass(frozen=True)
 class _Turn:
     submission: Submission
-    turn: int
+    number: int
     base: BaseVersion
     work_dir: Path
-    stack: ExitStack
 
 
 def _finetune(
@@ -111,27 +110,20 @@ def _finetune(
     from coldfusion_queue.finetune.run import FinetuneRequest, finetune
 
     cache = LocalCache(settings.cache_dir, settings.cache_bytes)
-    base_dir = turn.stack.enter_context(_cached_base(repository, cache, turn.base))
-    dataset, splits = turn.stack.enter_context(_cached_dataset(repository, cache, turn.submission))
-    request = FinetuneRequest(
-        base_dir=base_dir,
-        dataset=dataset,
-        splits=splits,
-        hyperparameters=turn.submission.hyperparameters,
-        turn=turn.turn,
-        previous_head=_previous_head(repository, turn),
-        form=settings.contribution_form,
-    )
-    return finetune(request, settings, turn.work_dir, report), dataset
-
-
-@contextmanager
-def _cached_base(repository: Repository, cache: LocalCache, base: BaseVersion) -> Iterator[Path]:
-    def fill(directory: Path) -> None:
-        repository.base_versions.download(base, directory)
-
-    with cache.entry(f"base-{base.digest}", fill) as path:
-        yield path
+    with (
+        repository.base_versions.cached(turn.base, cache) as base_dir,
+        _cached_dataset(repository, cache, turn.submission) as (dataset, splits),
+    ):
+        request = FinetuneRequest(
+            base_dir=base_dir,
+            dataset=dataset,
+            splits=splits,
+            hyperparameters=turn.submission.hyperparameters,
+            turn=turn.number,
+            previous_head=_previous_head(repository, turn),
+            form=settings.contribution_form,
+        )
+        return finetune(request, settings, turn.work_dir, report), dataset
 
 
 @contextmanager
@@ -154,9 +146,9 @@ def _cached_dataset(
 
 def _previous_head(repository: Repository, turn: _Turn) -> Path | None:
     """The head of the same submission's last turn, fetched into the work directory."""
-    if turn.turn == 1:
+    if turn.number == 1:
         return None
-    name = contribution_id(turn.submission.submission_id, turn.turn - 1)
+    name = contribution_id(turn.submission.submission_id, turn.number - 1)
     last = repository.contributions.find(name)
     if last is None or last.head is None:
         return None
@@ -168,24 +160,22 @@ def _previous_head(repository: Repository, turn: _Turn) -> Path | None:
 def _upload(
     repository: Repository,
     settings: Settings,
-    submission: Submission,
-    turn: int,
-    base: BaseVersion,
+    turn: _Turn,
     result: FinetuneResult,
     dataset: DatasetRecord,
 ) -> Contribution:
-    name = contribution_id(submission.submission_id, turn)
+    name = contribution_id(turn.submission.submission_id, turn.number)
     files = {SHARED_FILE: result.shared, HEAD_FILE: result.head}
     attempt, uploaded = repository.contributions.upload(name, files)
     return Contribution(
         contribution_id=name,
-        submission_id=submission.submission_id,
-        contributor_id=submission.contributor_id,
-        dataset_id=submission.dataset_id,
-        turn=turn,
+        submission_id=turn.submission.submission_id,
+        contributor_id=turn.submission.contributor_id,
+        dataset_id=turn.submission.dataset_id,
+        turn=turn.number,
         attempt=attempt,
-        base_version=base.version,
-        base_digest=base.digest,
+        base_version=turn.base.version,
+        base_digest=turn.base.digest,
         form=settings.contribution_form,
         shared=uploaded[SHARED_FILE],
         head=uploaded[HEAD_FILE],

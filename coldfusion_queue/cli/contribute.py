@@ -69,9 +69,7 @@ def _contribute(
         )
     cache = LocalCache(settings.cache_dir, settings.cache_bytes)
     with (
-        cache.entry(
-            f"base-{base.digest}", lambda path: repository.base_versions.download(base, path)
-        ) as base_dir,
+        repository.base_versions.cached(base, cache) as base_dir,
         tempfile.TemporaryDirectory(prefix="coldfusion-") as work_dir,
     ):
         path = Path(work_dir) / "shared.safetensors"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -192,7 +193,7 @@ class _Meter:
 
     def _send(self, now: float) -> None:
         loss = float(self._loss) / (self.step - self._steps_then)
-        if loss != loss or loss in {float("inf"), float("-inf")}:
+        if not math.isfinite(loss):
             raise TrainingFailedError(
                 "this finetune",
                 f"the loss is {loss} at step {self.step} of {self._num_steps}",

@@ -12,10 +12,10 @@ import random
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import redis
-from celery import Task, current_app, shared_task
+from celery import Task, current_app, current_task, shared_task
 from celery.exceptions import SoftTimeLimitExceeded
 
 from coldfusion_queue.errors import (
@@ -36,7 +36,7 @@ from coldfusion_queue.records import Submission
 from coldfusion_queue.repository.fusing import FusionReport, fuse_once
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings, load_settings
-from coldfusion_queue.turn import Phase, TurnOutcome, run_turn
+from coldfusion_queue.turn import Phase, run_turn
 
 if TYPE_CHECKING:
     from coldfusion_queue.finetune.training import Progress
@@ -97,7 +97,7 @@ def finetune(self: Task, repository: str, submission_id: str, turn: int) -> None
 
 def _run(process: _Process, repository: Repository, submission: Submission, turn: int) -> None:
     """Run a turn; an error that may pass is raised, any other ends the submission."""
-    ids = {"submission": submission.submission_id, "turn": turn}
+    ids: dict[str, object] = {"submission": submission.submission_id, "turn": turn}
     log.info("turn started", extra={"event": "turn_started", **ids})
     reporter = _Reporter(process, repository, submission, turn)
     started = time.monotonic()
@@ -115,11 +115,8 @@ def _run(process: _Process, repository: Repository, submission: Submission, turn
     else:
         ending = "committed" if outcome.committed else "duplicate"
         process.metrics.finetune_ended(ending, time.monotonic() - started)
-        log.info("turn committed", extra={"event": "turn_committed", **ids, **_describe(outcome)})
-
-
-def _describe(outcome: TurnOutcome) -> dict[str, Any]:
-    return {"base_version": outcome.base_version, "won": outcome.committed}
+        ids["base_version"] = outcome.base_version
+        log.info("turn %s", ending, extra={"event": f"turn_{ending}", **ids})
 
 
 def _retry(
@@ -203,7 +200,7 @@ class _Reporter:
             num_steps=progress.num_steps if progress else 0,
             loss=progress.loss if progress else None,
             examples_per_second=progress.examples_per_second if progress else None,
-            worker=current_worker_name(),
+            worker=current_task.request.hostname or "unknown",
         )
         with suppress(redis.RedisError):  # for people only: a finetune goes on without it
             write_progress(self._process.client, RedisKeys(self._repository.name), report)
@@ -211,14 +208,6 @@ class _Reporter:
             self._checked = time.monotonic()
             if self._repository.submissions.is_cancelled(name):
                 raise _CancelledError
-
-
-def current_worker_name() -> str:
-    """Name of the worker that runs this task, for people."""
-    from celery import current_task
-
-    request = getattr(current_task, "request", None)
-    return str(getattr(request, "hostname", None) or "unknown")
 
 
 @shared_task(name="coldfusion.fuse")

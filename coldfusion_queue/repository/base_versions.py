@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
+from coldfusion_queue.cache import LocalCache
+from coldfusion_queue.errors import ColdFusionError
 from coldfusion_queue.keys import ObjectKeys
 from coldfusion_queue.names import new_attempt
 from coldfusion_queue.records import BaseVersion, FileRecord, FusedContribution, Policy
@@ -26,24 +30,27 @@ class BaseVersions:
     def upload_first(
         self, directory: Path, progress: Callable[[int], None] | None = None
     ) -> BaseVersion:
-        """Upload a local model directory as an attempt at base version 0, the pretrained model."""
-        prefix = self._keys.base_prefix(0, new_attempt())
-        files = {
-            path.name: self._store.put_file(prefix + path.name, path, progress)
-            for path in sorted(directory.iterdir())
-            if path.is_file()
-        }
-        return self._finish(
-            BaseVersion(
-                version=0,
-                prefix=prefix,
-                files=files,
-                parent=None,
-                method=None,
-                server_learning_rate=None,
-                fused=(),
+        """Upload a local model directory as an attempt at base version 0, the pretrained model.
+
+        When it fails or is interrupted, the attempt's objects are deleted.
+        """
+        with self._attempt(0) as prefix:
+            files = {
+                path.name: self._store.put_file(prefix + path.name, path, progress)
+                for path in sorted(directory.iterdir())
+                if path.is_file()
+            }
+            return self._finish(
+                BaseVersion(
+                    version=0,
+                    prefix=prefix,
+                    files=files,
+                    parent=None,
+                    method=None,
+                    server_learning_rate=None,
+                    fused=(),
+                )
             )
-        )
 
     def upload_candidate(
         self,
@@ -63,8 +70,7 @@ class BaseVersions:
         Raises:
             Whatever ``model`` raises; the attempt's objects are deleted then.
         """
-        prefix = self._keys.base_prefix(parent.version + 1, new_attempt())
-        try:
+        with self._attempt(parent.version + 1) as prefix:
             files = {
                 BaseVersion.MODEL_FILE: self._store.put_stream(
                     prefix + BaseVersion.MODEL_FILE, model
@@ -86,9 +92,6 @@ class BaseVersions:
                     fused=tuple(fused),
                 )
             )
-        except BaseException:
-            self.discard(prefix)
-            raise
 
     def discard(self, prefix: str) -> None:
         """Delete an attempt that will not be published."""
@@ -110,6 +113,22 @@ class BaseVersions:
         for name, file in files.items():
             self._store.download(file, directory / name, progress)
         (directory / LINEAGE_FILE).write_bytes(version.to_bytes())
+
+    @contextmanager
+    def cached(self, version: BaseVersion, cache: LocalCache) -> Iterator[Path]:
+        """A version's directory in this machine's cache, downloaded if it is not there yet."""
+        with cache.entry(f"base-{version.digest}", partial(self.download, version)) as path:
+            yield path
+
+    @contextmanager
+    def _attempt(self, version: int) -> Iterator[str]:
+        prefix = self._keys.base_prefix(version, new_attempt())
+        try:
+            yield prefix
+        except BaseException:
+            with suppress(ColdFusionError):  # what went wrong first is what is told
+                self.discard(prefix)
+            raise
 
     def _finish(self, version: BaseVersion) -> BaseVersion:
         self._store.put(version.prefix + LINEAGE_FILE, version.to_bytes())

@@ -7,8 +7,10 @@ a crash after each of them leaves behind and what recovers it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
+from coldfusion_queue.errors import ColdFusionError
 from coldfusion_queue.keys import ObjectKeys
 from coldfusion_queue.names import new_attempt
 from coldfusion_queue.records import Contribution, Decision, FileRecord
@@ -47,16 +49,21 @@ class Contributions:
     ) -> tuple[str, dict[str, FileRecord]]:
         """Step 1: upload files under a new attempt; nobody looks at them yet.
 
+        When it fails or is interrupted, what was uploaded is deleted.
+
         Returns:
             The attempt and a record of each file.
         """
         attempt = new_attempt()
-        records = {
-            name: self._store.put_file(
-                self._keys.attempt_file(contribution_id, attempt, name), path, progress
-            )
-            for name, path in files.items()
-        }
+        records: dict[str, FileRecord] = {}
+        try:
+            for name, path in files.items():
+                key = self._keys.attempt_file(contribution_id, attempt, name)
+                records[name] = self._store.put_file(key, path, progress)
+        except BaseException:
+            with suppress(ColdFusionError):  # what went wrong first is what is told
+                self._store.delete(record.key for record in records.values())
+            raise
         return attempt, records
 
     def commit(self, contribution: Contribution) -> bool:

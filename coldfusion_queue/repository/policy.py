@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
+
 from coldfusion_queue.errors import LedgerConflictError
 from coldfusion_queue.records import LedgerEntry, Policy
 from coldfusion_queue.repository.fusing import settle
@@ -22,18 +24,20 @@ def change_policy(repository: Repository, changes: dict[str, object]) -> LedgerE
     Raises:
         LedgerConflictError: fusions appended faster than we did, several times in a row.
     """
-    for attempt in range(_ATTEMPTS):
-        newest = repository.ledger.newest()
-        settle(repository, newest)  # before every append, see docs/protocol.md
-        policy = Policy.model_validate({**newest.after.policy.model_dump(), **changes})
-        after = newest.after.model_copy(update={"policy": policy})
-        note = "policy: " + ", ".join(f"{name}={value}" for name, value in changes.items())
-        entry = repository.new_entry(newest.sequence + 1, after, note=note, policy=policy)
-        try:
-            repository.ledger.append(entry)
-        except LedgerConflictError:
-            if attempt == _ATTEMPTS - 1:
-                raise
-        else:
-            return entry
-    raise AssertionError("unreachable: the last attempt returns or raises")
+    retrying = Retrying(
+        retry=retry_if_exception_type(LedgerConflictError),
+        stop=stop_after_attempt(_ATTEMPTS),
+        reraise=True,
+    )
+    return retrying(_append, repository, changes)
+
+
+def _append(repository: Repository, changes: dict[str, object]) -> LedgerEntry:
+    newest = repository.ledger.newest()
+    settle(repository, newest)  # before every append, see docs/protocol.md
+    policy = Policy.model_validate({**newest.after.policy.model_dump(), **changes})
+    after = newest.after.model_copy(update={"policy": policy})
+    note = "policy: " + ", ".join(f"{name}={value}" for name, value in changes.items())
+    entry = repository.new_entry(newest.sequence + 1, after, note=note, policy=policy)
+    repository.ledger.append(entry)
+    return entry

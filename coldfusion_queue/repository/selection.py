@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -42,13 +43,13 @@ def select(
         fusable, that the oldest of fewer has waited ``max_wait_seconds``, or that there is
         something to expire.
     """
-    limit = policy.max_staleness
-    expired = [
-        item.contribution
-        for item in pending
-        if limit is not None and version - item.contribution.base_version > limit
-    ]
-    fusable = [item for item in pending if item.contribution not in expired]
+    limit = math.inf if policy.max_staleness is None else policy.max_staleness
+
+    def is_too_stale(item: PendingContribution) -> bool:
+        return version - item.contribution.base_version > limit
+
+    expired = [item.contribution for item in pending if is_too_stale(item)]
+    fusable = [item for item in pending if not is_too_stale(item)]
     waited = (now - fusable[0].arrived_at).total_seconds() if fusable else 0.0
     is_enough = len(fusable) >= policy.min_contributions
     is_late = bool(fusable) and waited >= policy.max_wait_seconds

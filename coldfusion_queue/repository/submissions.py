@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Literal
 
-from coldfusion_queue.errors import AlreadyExistsError, ColdFusionError, NotFoundError
+from coldfusion_queue.errors import (
+    AlreadyExistsError,
+    ColdFusionError,
+    InvalidRecordError,
+    NotFoundError,
+)
 from coldfusion_queue.keys import ObjectKeys
 from coldfusion_queue.names import actor, contribution_id, new_submission_id
 from coldfusion_queue.records import Cancellation, Failure, Hyperparameters, Submission
@@ -16,6 +22,9 @@ from coldfusion_queue.repository.ledger import last_existing
 from coldfusion_queue.store import Store
 
 __all__ = ["SubmissionState", "SubmissionStatus", "Submissions"]
+
+
+log = logging.getLogger(__name__)
 
 
 class SubmissionState(StrEnum):
@@ -127,13 +136,17 @@ class Submissions:
         return SubmissionStatus(submission, state, committed, failure)
 
     def open(self, *, tidy: bool = False) -> Iterator[SubmissionStatus]:
-        """Submissions that have turns left.
+        """Submissions that have turns left; one whose record cannot be read is logged, no more.
 
         Args:
             tidy: remove markers of those that have none, which a crash can leave.
         """
         for marker in list(self._store.list(self._keys.open_submissions)):
-            submission = self.find(marker.key.rpartition("/")[2])
+            try:
+                submission = self.find(marker.key.rpartition("/")[2])
+            except InvalidRecordError as error:  # one bad record must not hold up the others
+                log.error("submission unreadable: %s", error, extra={"event": "record_unreadable"})
+                continue
             if submission is None:
                 continue
             status = self.status(submission)

@@ -19,6 +19,7 @@ from coldfusion_queue.records import Contribution, Hyperparameters, Submission
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.repository.submissions import SubmissionState
 from coldfusion_queue.settings import Settings
+from coldfusion_queue.store import Store
 from coldfusion_queue.turn import Phase, run_turn
 from tests.conftest import CORPUS
 
@@ -250,6 +251,53 @@ def test_what_a_report_raises_ends_the_turn_before_anything_is_committed(
 
     assert repository.inbox.count() == 0
     assert not list(repository.store.list(f"{repository.name}/contributions/"))
+
+
+@pytest.mark.parametrize("broken", ["shared.safetensors", "head.safetensors"])
+def test_an_upload_that_breaks_off_leaves_nothing_of_its_attempt(
+    broken: str,
+    repository: Repository,
+    settings: Settings,
+    submit: Submit,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    put_file = repository.store.put_file
+
+    def break_off(key: str, *arguments: object) -> object:
+        if key.endswith(broken):
+            raise KeyboardInterrupt
+        return put_file(key, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(repository.store, "put_file", break_off)
+    with pytest.raises(KeyboardInterrupt):
+        run_turn(repository, settings, submit(), 1, ignore)
+
+    assert not list(repository.store.list(f"{repository.name}/contributions/"))
+
+
+def test_an_init_that_breaks_off_leaves_nothing_of_its_model(
+    store: Store, settings: Settings, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = Repository(store, settings.repository)
+    put_file = store.put_file
+
+    def break_off(key: str, *arguments: object) -> object:
+        if key.endswith("tokenizer.json"):
+            raise KeyboardInterrupt
+        return put_file(key, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(store, "put_file", break_off)
+    with pytest.raises(KeyboardInterrupt):
+        fresh.base_versions.upload_first(tiny_model_dir)
+
+    assert not list(store.list(f"{settings.repository}/"))
+
+
+def test_one_unreadable_submission_hides_no_other(repository: Repository, submit: Submit) -> None:
+    good, bad = submit(), submit()
+    repository.store.put(repository.keys.submission(bad.submission_id), b"{not json")
+
+    assert [item.submission for item in repository.submissions.open()] == [good]
 
 
 def test_a_failure_of_ours_is_recorded_in_full_and_any_other_by_its_class_alone(
