@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from coldfusion_queue.records import Policy
+from tests.acceptance.refusals import traces
 from tests.acceptance.world import World, open_world
 
 MakeWorld = Callable[..., AbstractContextManager[World]]
@@ -45,3 +46,11 @@ def idle_world(make_world: MakeWorld) -> Iterator[World]:
     """A repository that no worker serves: what is queued stays queued."""
     with make_world() as world:
         yield world
+
+
+@pytest.fixture
+def untouched_world(idle_world: World) -> Iterator[World]:
+    """A repository in which the test changes nothing: neither bucket, nor queue, nor disk."""
+    before = traces(idle_world)
+    yield idle_world
+    assert traces(idle_world) == before

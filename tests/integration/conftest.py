@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,14 +10,29 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from coldfusion_queue.keys import ObjectKeys
 from coldfusion_queue.names import contribution_id
 from coldfusion_queue.records import BaseVersion, Contribution, ModelIdentity, Policy
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings
 from coldfusion_queue.store import Store
 
+MIB = 1 << 20
+
 Tensors = dict[str, np.ndarray]
 Contribute = Callable[..., Contribution]
+
+
+@pytest.fixture
+def prefix(keys: ObjectKeys) -> str:
+    """Prefix that no other test writes below."""
+    return f"{keys.repository}/"
+
+
+@pytest.fixture
+def small_parts(settings: Settings) -> Settings:
+    """Settings with the smallest parts that S3 allows."""
+    return settings.model_copy(update={"transfer_part_bytes": 5 * MIB, "transfer_threads": 3})
 
 
 @pytest.fixture
@@ -102,3 +117,9 @@ def contribute(
         return contribution
 
     return commit
+
+
+def pieces(data: bytes, size: int = 700_001) -> Iterator[bytes]:
+    """Chunks whose size fits no part."""
+    for offset in range(0, len(data), size):
+        yield data[offset : offset + size]
