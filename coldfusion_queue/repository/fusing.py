@@ -118,10 +118,8 @@ def _decide(
         try:
             published = _upload_fused(repository, settings, newest.after, fusable)
         except ContributionFault as fault:
-            log.warning(
-                "contribution refused",
-                extra={"event": "contribution_refused", "contribution": fault.contribution_id},
-            )
+            ids = {"event": "contribution_refused", "contribution": fault.contribution_id}
+            log.warning("contribution refused: %s", fault.cause, extra=ids)
             fusable = [item for item in fusable if item.contribution_id != fault.contribution_id]
             decisions.append(_refusal(fault.contribution_id, fault.cause, sequence))
     if published is not None:

@@ -96,3 +96,12 @@ def test_every_command_is_named_in_the_docs() -> None:
     text = OPERATIONS + ARCHITECTURE + (ROOT / "README.md").read_text(encoding="utf-8")
 
     assert [name for name in cli.commands if f"coldfusion {name}" not in text] == []
+
+
+def test_every_event_is_in_the_operations_page() -> None:
+    source = "".join(path.read_text(encoding="utf-8") for path in modules())
+    names = set(re.findall(r'"event": f?"([a-z_{}]+)"', source)) - {"turn_{ending}"}
+    names |= {"turn_committed", "turn_duplicate"}  # the two endings
+
+    assert len(names) > 10
+    assert [name for name in sorted(names) if f"`{name}`" not in OPERATIONS] == []
