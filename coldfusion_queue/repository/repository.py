@@ -16,6 +16,7 @@ from coldfusion_queue.names import actor, new_attempt
 from coldfusion_queue.records import (
     FORMAT_VERSION,
     BaseVersion,
+    Decision,
     LedgerEntry,
     ModelIdentity,
     Policy,
@@ -106,7 +107,9 @@ class Repository:
         if self.store.stat(self.keys.repository_record) is not None:
             self.base_versions.discard(base.prefix)
             raise AlreadyExistsError("repository", self.name, remedy)
-        entry = self.new_entry(0, State(base=base, policy=policy), published=base, note="init")
+        entry = self.new_entry(
+            0, State(base=base, policy=policy), note="init", published=base, policy=policy
+        )
         record = RepositoryRecord(
             format_version=FORMAT_VERSION,
             name=self.name,
@@ -126,24 +129,22 @@ class Repository:
         sequence: int,
         after: State,
         *,
-        published: BaseVersion | None = None,
         note: str,
-        **fields: object,
+        published: BaseVersion | None = None,
+        decisions: tuple[Decision, ...] = (),
+        policy: Policy | None = None,
     ) -> LedgerEntry:
         """A ledger entry with who, when and a unique token filled in; nothing is written."""
-        return LedgerEntry.model_validate(
-            {
-                "sequence": sequence,
-                "token": new_attempt(),
-                "created_at": datetime.now(UTC),
-                "actor": actor(),
-                "published": published,
-                "decisions": (),
-                "policy": after.policy if sequence == 0 else None,
-                "note": note,
-                "after": after,
-                **fields,
-            }
+        return LedgerEntry(
+            sequence=sequence,
+            token=new_attempt(),
+            created_at=datetime.now(UTC),
+            actor=actor(),
+            published=published,
+            decisions=decisions,
+            policy=policy,
+            note=note,
+            after=after,
         )
 
     def _take_over(self, base: BaseVersion, policy: Policy) -> None:
