@@ -299,23 +299,30 @@ def test_a_model_finetuned_elsewhere_is_contributed_and_fused(
 def test_three_tasks_of_one_turn_make_one_contribution(world: World) -> None:
     from coldfusion_queue.queue.app import make_app
 
+    # Given two workers with nothing else to do
+    eventually(lambda: world.queued() == {"finetune": 0, "unacknowledged": 0, "hints": 0})
     data = write_rows(world.data / "thrice.jsonl", rows("single"))
-    submission = world.submit(data, *SLOW, "--set", "epochs=20")
+
+    # When the task of one turn is there three times
+    submission = world.submit(data, *SLOW)
     with make_app(world.settings) as app:
         for _ in range(2):
             app.send_task("coldfusion.finetune", args=(world.repository.name, submission, 1))
-
     eventually(lambda: world.state(submission)["state"] == "complete")
     eventually(lambda: world.queued() == {"finetune": 0, "unacknowledged": 0, "hints": 0})
 
-    started = [
-        item
+    # Then two ran at the same time, one on each worker, and the third found the turn done
+    events = {
+        worker: [
+            item["event"] for item in world.events(worker) if item.get("submission") == submission
+        ]
         for worker in ("finetune0", "finetune1")
-        for item in world.events(worker)
-        if item.get("submission") == submission and item["event"] == "turn_committed"
+    }
+    assert sorted(events.values()) == [
+        ["turn_started", "turn_committed"],
+        ["turn_started", "turn_duplicate"],
     ]
-    assert len(started) == 2  # at the same time, one on each worker; the third found it done
-    assert sorted(item["won"] for item in started) == [False, True]
+    # And one contribution is left, without the files of the other
     files = [key for key in world.objects() if f"/contributions/{submission}" in key]
     names = sorted(key.rpartition("/")[2] for key in files if not key.endswith("decision.json"))
     assert names == ["contribution.json", "head.safetensors", "shared.safetensors"]

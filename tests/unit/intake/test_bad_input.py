@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import resource
 import time
 import tracemalloc
@@ -14,6 +16,7 @@ import pytest
 
 from coldfusion_queue.errors import DiskFullError, UsageError
 from coldfusion_queue.intake import lines
+from coldfusion_queue.intake.canonical import relabel
 from coldfusion_queue.intake.prepare import prepare_dataset
 
 Refusal = Callable[..., str]
@@ -388,12 +391,19 @@ def test_label_that_training_never_had_is_refused(
 
 
 def test_full_disk_is_named_and_nothing_stays_behind(
-    write_jsonl: Write, rows: list[Any], work_dir: Path
+    write_jsonl: Write, rows: list[Any], work_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given a disk that is full when the second split is written
+    # Given a disk that is full when half of the second split is written
     write_jsonl(rows, "d/train.jsonl")
     path = write_jsonl(rows, "d/test.jsonl")
-    (work_dir / "test.parquet").symlink_to("/dev/full")
+
+    def relabel_until_full(source: Path, target: Path, *rest: Any) -> None:
+        relabel(source, target, *rest)
+        if target.name == "test.parquet":
+            os.truncate(target, target.stat().st_size // 2)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("coldfusion_queue.intake.prepare.relabel", relabel_until_full)
 
     # When a dataset is prepared
     with pytest.raises(DiskFullError) as caught:
