@@ -157,7 +157,7 @@ def test_a_running_turn_is_shown_with_its_steps_and_stops_when_it_is_cancelled(
     assert item["progress"]["worker"].startswith("finetune")
     line = rf"{submission} +open +0/1 +training from base \d+ on .*step \d+/3000, loss \d+\.\d+"
     assert re.search(line, text)
-    eventually(lambda: world.queued() == {"finetune": 0, "unacknowledged": 0, "hints": 0}, 15)
+    eventually(world.is_idle, 15)
     assert world.state(submission) == {"state": "cancelled", "committed_turns": 0, "failure": None}
 
 
@@ -173,7 +173,7 @@ def test_a_standing_contributor_goes_on_without_waiting_until_it_is_cancelled(
     # A turn that was being committed at that moment may still have been.
     assert 3 <= standing.cancelled_after <= shown["committed_turns"]
     assert shown["committed_turns"] <= standing.cancelled_after + 1
-    eventually(lambda: world.queued() == {"finetune": 0, "unacknowledged": 0, "hints": 0})
+    eventually(world.is_idle)
     assert world.state(standing.submission)["committed_turns"] == shown["committed_turns"]
     listed = world.run("coldfusion", "status", "--all", "--json").json()["submissions"]
     assert {item["submission"]: item["state"] for item in listed}[
@@ -300,7 +300,7 @@ def test_three_tasks_of_one_turn_make_one_contribution(world: World) -> None:
     from coldfusion_queue.queue.app import make_app
 
     # Given two workers with nothing else to do
-    eventually(lambda: world.queued() == {"finetune": 0, "unacknowledged": 0, "hints": 0})
+    eventually(world.is_idle)
     data = write_rows(world.data / "thrice.jsonl", rows("single"))
 
     # When the task of one turn is there three times
@@ -309,7 +309,7 @@ def test_three_tasks_of_one_turn_make_one_contribution(world: World) -> None:
         for _ in range(2):
             app.send_task("coldfusion.finetune", args=(world.repository.name, submission, 1))
     eventually(lambda: world.state(submission)["state"] == "complete")
-    eventually(lambda: world.queued() == {"finetune": 0, "unacknowledged": 0, "hints": 0})
+    eventually(world.is_idle)
 
     # Then two ran at the same time, one on each worker, and the third found the turn done
     events = {

@@ -257,6 +257,10 @@ class World:
             "hints": len(list(self.redis.scan_iter(turns))),
         }
 
+    def is_idle(self) -> bool:
+        """Whether no turn waits, is worked on or is said to be."""
+        return not any(self.queued().values())
+
     def left_behind(self) -> list[str]:
         """Temporary files and directories of ours; torch makes itself an empty one."""
         names = (path.name for path in self.temporary.iterdir())
