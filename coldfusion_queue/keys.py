@@ -12,8 +12,12 @@ Object keys, all below ``<repository>/`` in one bucket; objects are immutable un
     contributions/<contribution_id>/<attempt>/     shared.safetensors, head.safetensors
     contributions/<contribution_id>/contribution.json   commit point of a finetune
     contributions/<contribution_id>/decision.json  copy of what the ledger decided
+    contributions/<contribution_id>/collected.json which of its files were collected as garbage
+    checkpoints/<contribution_id>/<attempt>/       checkpoint.safetensors, and checkpoint.json,
+                                                   commit point; deleted with the turn's end
     inbox/<contribution_id>                        marker, deleted: committed and perhaps undecided
     base/<version>-<attempt>/                      a directory that transformers loads
+    base/<version>-<attempt>/collected.json        which of its files were collected as garbage
     ledger/<sequence>.json                         commit point of every decision
     .probe-<token>                                 trial of conditional writes, deleted at once
 
@@ -89,6 +93,32 @@ class ObjectKeys:
         return f"{self.repository}/contributions/{contribution_id}/{attempt}/{name}"
 
     @property
+    def contributions(self) -> str:
+        """Prefix of all contributions."""
+        return f"{self.repository}/contributions/"
+
+    def contribution_collection(self, contribution_id: str) -> str:
+        """Key of the record of a contribution's files that were collected as garbage."""
+        return f"{self.repository}/contributions/{contribution_id}/collected.json"
+
+    @property
+    def all_checkpoints(self) -> str:
+        """Prefix of the checkpoints of all turns."""
+        return f"{self.repository}/checkpoints/"
+
+    def checkpoints(self, contribution_id: str) -> str:
+        """Prefix of the checkpoints of one turn."""
+        return f"{self.all_checkpoints}{contribution_id}/"
+
+    def checkpoint(self, contribution_id: str, attempt: str) -> str:
+        """Key of a checkpoint's record."""
+        return f"{self.checkpoints(contribution_id)}{attempt}/checkpoint.json"
+
+    def checkpoint_file(self, contribution_id: str, attempt: str) -> str:
+        """Key of a checkpoint's tensors."""
+        return f"{self.checkpoints(contribution_id)}{attempt}/checkpoint.safetensors"
+
+    @property
     def inbox(self) -> str:
         """Prefix of the markers of contributions that may be undecided."""
         return f"{self.repository}/inbox/"
@@ -97,9 +127,18 @@ class ObjectKeys:
         """Key of a contribution's marker."""
         return f"{self.inbox}{contribution_id}"
 
+    @property
+    def bases(self) -> str:
+        """Prefix of all base versions and attempts at one."""
+        return f"{self.repository}/base/"
+
     def base_prefix(self, version: int, attempt: str) -> str:
         """Prefix of a base version's directory, ending in ``/``."""
-        return f"{self.repository}/base/{version:06d}-{attempt}/"
+        return f"{self.bases}{version:06d}-{attempt}/"
+
+    def base_collection(self, prefix: str) -> str:
+        """Key of the record of a base version's files that were collected as garbage."""
+        return f"{prefix}collected.json"
 
     def ledger(self, sequence: int) -> str:
         """Key of a ledger entry."""

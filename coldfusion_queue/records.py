@@ -20,6 +20,8 @@ __all__ = [
     "FORMAT_VERSION",
     "BaseVersion",
     "Cancellation",
+    "Checkpoint",
+    "Collection",
     "Contribution",
     "DatasetRecord",
     "Decision",
@@ -207,6 +209,34 @@ class Contribution(Record):
     created_by: str
 
 
+class Checkpoint(Record):
+    """Commit point of an interrupted finetune: where another worker goes on with it."""
+
+    contribution_id: str
+    attempt: str
+    base_version: int = Field(ge=0)
+    """Version that the finetune started from, and goes on from."""
+    base_digest: Digest
+    """Digest of that version's model file."""
+    step: int = Field(ge=1)
+    """Optimizer steps done."""
+    num_steps: int
+    file: FileRecord
+    """Parameters, optimizer and random state, as safetensors."""
+    created_at: datetime
+    created_by: str
+
+
+class Collection(Record):
+    """Says before it is done that files of a contribution or base version are deleted."""
+
+    keys: tuple[str, ...]
+    """Object keys of the files; they may be there still."""
+    reason: str
+    created_at: datetime
+    created_by: str
+
+
 class Outcome(StrEnum):
     """How a ledger entry decided a contribution."""
 
@@ -307,6 +337,12 @@ class Policy(Record):
     """eta: how far the base model moves along the averaged delta."""
     method: Literal["mean"] = "mean"
     """How deltas are combined."""
+    retain_base_versions: int | None = Field(10, ge=1)
+    """Newest base versions whose files are kept, as targets of a rollback; None keeps all. Version
+    0 and what a pending contribution or a checkpoint needs are kept in any case."""
+    retain_contributions: int | None = Field(2, ge=0)
+    """Base versions for which the files of a decided contribution are kept after the one that it
+    was decided at; None keeps all. Heads are kept in any case."""
 
 
 class RepositoryRecord(Record):

@@ -127,6 +127,14 @@ class Settings(BaseSettings):
     reconcile_interval_seconds: Seconds = 60.0
     """Seconds between two searches for submissions whose next turn is queued nowhere."""
 
+    gc_interval_seconds: Seconds = 3600.0
+    """Seconds between two collections of garbage."""
+
+    gc_grace_seconds: int = Field(24 * 3600, ge=0)
+    """Seconds for which nothing is collected that might be in use: what no record names yet, and
+    base versions that were current within this time. It must not be shorter than a finetune may
+    take."""
+
     fusion_lock_seconds: Seconds = 60.0
     """Lease of the lock that keeps a second fusion from starting; renewed while one runs. The
     lock saves work; correctness rests on the ledger."""
