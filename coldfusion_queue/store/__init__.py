@@ -1,8 +1,8 @@
 """The object store: one thin layer over the minio client.
 
 ``client.Store`` is all that the rest of the program sees; ``connection`` makes the HTTP pool and
-maps the client's errors to ours; ``conditional`` finds out whether a store honours conditional
-writes.
+maps the client's errors to ours; ``clock`` signs by the store's time; ``conditional`` finds out
+whether a store honours conditional writes.
 """
 
 from __future__ import annotations

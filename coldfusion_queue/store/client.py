@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Self, cast
 from xml.etree.ElementTree import ParseError
 
 import urllib3
-from minio import Minio
 from minio.deleteobjects import DeleteObject
 from minio.error import S3Error
 from tenacity import (
@@ -36,6 +35,7 @@ from coldfusion_queue.errors import (
 from coldfusion_queue.records import FileRecord
 from coldfusion_queue.settings import Settings
 from coldfusion_queue.store.chunk_reader import ChunkReader
+from coldfusion_queue.store.clock import ClockedMinio
 from coldfusion_queue.store.connection import Place, connect, mapped_errors, raise_for_code
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Store:
     """
 
     def __init__(
-        self, client: Minio, pool: urllib3.PoolManager, settings: Settings, attempts: int
+        self, client: ClockedMinio, pool: urllib3.PoolManager, settings: Settings, attempts: int
     ) -> None:
         self._client = client
         self._pool = pool
@@ -348,11 +348,14 @@ class Store:
     def _conditional_put(self, key: str, data: bytes) -> tuple[int, str, str]:
         # put_object has no conditional header (one given as metadata is sent as x-amz-meta-* and
         # overwrites); a presigned PUT carries it through the public API.
-        with self._mapped("create", key):
+        def request() -> urllib3.BaseHTTPResponse:
             url = self._client.get_presigned_url(
                 "PUT", self.bucket, key, expires=timedelta(seconds=_PRESIGN_SECONDS)
             )
-            response = self._pool.urlopen("PUT", url, body=data, headers={"If-None-Match": "*"})
+            return self._pool.urlopen("PUT", url, body=data, headers={"If-None-Match": "*"})
+
+        with self._mapped("create", key):
+            response = self._client.clock.send(request)
             if response.status < 300 or response.status in {409, 412}:
                 return response.status, "", ""
             return response.status, *_code_and_message(response)

@@ -11,7 +11,6 @@ from typing import NoReturn
 from xml.etree.ElementTree import ParseError
 
 import urllib3
-from minio import Minio
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 from pydantic import SecretStr
 from urllib3.util import Retry, Timeout
@@ -24,6 +23,7 @@ from coldfusion_queue.errors import (
     StoreUnavailableError,
 )
 from coldfusion_queue.settings import Settings
+from coldfusion_queue.store.clock import ClockedMinio
 
 __all__ = ["Place", "connect", "mapped_errors", "raise_for_code"]
 
@@ -50,7 +50,7 @@ class Place:
 
 def connect(
     settings: Settings, max_attempts: int | None = None
-) -> tuple[Minio, urllib3.PoolManager]:
+) -> tuple[ClockedMinio, urllib3.PoolManager]:
     """Make a client and the HTTP pool it uses; nothing is sent yet.
 
     Args:
@@ -77,7 +77,7 @@ def connect(
         ),
         ssl_context=_ssl_context(settings),
     )
-    client = Minio(
+    client = ClockedMinio(
         settings.s3_endpoint.partition("://")[2],
         access_key=_secret(settings.s3_access_key),
         secret_key=_secret(settings.s3_secret_key),
