@@ -103,6 +103,10 @@ class Settings(BaseSettings):
     transfer_threads: int = Field(4, ge=1, le=64)
     """Parallel requests of one upload or download."""
 
+    upload_patience_seconds: Seconds = 600.0
+    """Seconds for which a finished finetune goes on trying to upload while the store is away,
+    before its turn is begun again from the last checkpoint or from the start."""
+
     # --- tasks --------------------------------------------------------------------------------
     finetune_time_limit_seconds: int = Field(6 * 3600, ge=60)
     """Seconds after which a finetune is killed and recorded as failed."""

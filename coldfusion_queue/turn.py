@@ -2,29 +2,69 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+from tenacity import (
+    Retrying,
+    before_sleep_log,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_random_exponential,
+)
 
 from coldfusion_queue.cache import LocalCache
+from coldfusion_queue.crash_points import CrashPoint, reach
 from coldfusion_queue.disk import disk_errors
-from coldfusion_queue.errors import NotFoundError
+from coldfusion_queue.errors import (
+    ColdFusionError,
+    DigestMismatchError,
+    IncompatibleModelError,
+    InvalidRecordError,
+    InvalidTensorFileError,
+    NotFoundError,
+    StoreUnavailableError,
+)
 from coldfusion_queue.names import actor, contribution_id
-from coldfusion_queue.records import BaseVersion, Contribution, DatasetRecord, Submission
+from coldfusion_queue.records import (
+    BaseVersion,
+    Checkpoint,
+    Contribution,
+    DatasetRecord,
+    Submission,
+)
 from coldfusion_queue.repository.committing import HEAD_FILE, SHARED_FILE
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings
 
 if TYPE_CHECKING:
     from coldfusion_queue.finetune.run import FinetuneResult
-    from coldfusion_queue.finetune.training import Progress
+    from coldfusion_queue.finetune.training import FinetuneInterrupted, Progress
 
-__all__ = ["Phase", "TurnOutcome", "run_turn"]
+__all__ = ["Phase", "TurnInterrupted", "TurnOutcome", "never_stop", "run_turn"]
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_FIRST_BACKOFF_SECONDS = 1.0
+_MAX_BACKOFF_SECONDS = 30.0
+
+#: What is wrong with a checkpoint, or with the base version that it is of.
+_UNUSABLE = (
+    DigestMismatchError,
+    IncompatibleModelError,
+    InvalidRecordError,
+    InvalidTensorFileError,
+    NotFoundError,
+)
 
 
 class Phase(StrEnum):
@@ -51,14 +91,48 @@ class TurnOutcome:
 Report = Callable[[Phase, int, "Progress | None"], None]
 
 
+class TurnInterrupted(Exception):  # noqa: N818 - nothing went wrong
+    """A turn was told to stop; nothing of it is committed, and it goes on from its checkpoint.
+
+    Args:
+        contribution_id: of the turn.
+        step: optimizer steps done in its newest checkpoint; 0 if it has none.
+        num_steps: optimizer steps of the whole turn; 0 if ``step`` is.
+    """
+
+    def __init__(self, contribution_id: str, step: int, num_steps: int) -> None:
+        super().__init__(contribution_id, step, num_steps)
+        self.contribution_id = contribution_id
+        self.step = step
+        self.num_steps = num_steps
+
+    def __str__(self) -> str:
+        where = f"goes on after step {self.step} of {self.num_steps}"
+        return f"{self.contribution_id} was interrupted, {where if self.step else 'begins again'}"
+
+
+def never_stop() -> bool:
+    """What nobody can stop is told this."""
+    return False
+
+
 def run_turn(
-    repository: Repository, settings: Settings, submission: Submission, turn: int, report: Report
+    repository: Repository,
+    settings: Settings,
+    submission: Submission,
+    turn: int,
+    report: Report,
+    should_stop: Callable[[], bool] = never_stop,
 ) -> TurnOutcome:
-    """Finetune the newest base version on a submission's dataset and commit the contribution.
+    """Finetune a base version on a submission's dataset and commit the contribution.
+
+    The base version is the newest one; a turn that was interrupted goes on from its checkpoint
+    and from the base version of that. A checkpoint that cannot be used is logged and passed over.
 
     Idempotent: a turn that is committed is left alone; of two attempts at once, one is committed
     and the other's files are deleted.
-    Writes: see ``repository.committing``.
+    Timeout: upload and commit are tried again for ``upload_patience_seconds`` each.
+    Writes: see ``repository.committing`` and ``repository.checkpoints``.
 
     Args:
         repository: where.
@@ -67,63 +141,197 @@ def run_turn(
         turn: which of its turns, from 1.
         report: told the phase, the base version and, while training, the progress; what it raises
             ends the turn before anything is committed.
+        should_stop: asked before the download, before training and after each optimizer step, and
+            not while the contribution is uploaded.
 
     Raises:
+        TurnInterrupted: it was told to stop; its checkpoint is saved if the store let us.
         ColdFusionError: of store, finetune or data; nothing is committed then.
     """
     name = contribution_id(submission.submission_id, turn)
     done = repository.contributions.find(name)
     if done is not None:
+        _clean(repository, name)
         return TurnOutcome(name, committed=False, base_version=done.base_version)
     with disk_errors(), tempfile.TemporaryDirectory(prefix="coldfusion-") as work_dir:
-        this = _Turn(submission, turn, repository.ledger.base_version(), Path(work_dir))
-        version = this.base.version
-        report(Phase.DOWNLOADING, version, None)
-        result, dataset = _finetune(
-            repository,
-            settings,
-            this,
-            lambda progress: report(Phase.TRAINING, version, progress),
-        )
-        report(Phase.UPLOADING, version, None)
-        contribution = _upload(repository, settings, this, result, dataset)
-    committed = repository.contributions.commit(contribution)
-    return TurnOutcome(name, committed, version)
+        this = _Turn(repository, settings, submission, turn, report, should_stop, Path(work_dir))
+        contribution = this.upload(this.finetune())
+    committed = _patiently(settings, lambda: repository.contributions.commit(contribution))
+    _clean(repository, name)
+    return TurnOutcome(name, committed, contribution.base_version)
+
+
+def _clean(repository: Repository, name: str) -> None:
+    """Delete the checkpoints of a turn that is committed; garbage collection does it else."""
+    with suppress(ColdFusionError):
+        repository.checkpoints.delete(name)
+    reach(CrashPoint.COMMIT_CLEANED)
+
+
+def _patiently(settings: Settings, act: Callable[[], T]) -> T:
+    """Do what may be repeated until the store is there, with backoff and jitter."""
+    retrying = Retrying(
+        retry=retry_if_exception_type(StoreUnavailableError),
+        stop=stop_after_delay(settings.upload_patience_seconds),
+        wait=wait_random_exponential(multiplier=_FIRST_BACKOFF_SECONDS, max=_MAX_BACKOFF_SECONDS),
+        before_sleep=before_sleep_log(log, logging.WARNING),
+        reraise=True,
+    )
+    return retrying(act)
+
+
+@dataclass(frozen=True)
+class _Finetuned:
+    """What a finetune leaves on this machine's disk."""
+
+    base: BaseVersion
+    dataset: DatasetRecord
+    files: FinetuneResult
 
 
 @dataclass(frozen=True)
 class _Turn:
+    """One attempt at a turn, up to the commit."""
+
+    repository: Repository
+    settings: Settings
     submission: Submission
     number: int
-    base: BaseVersion
+    report: Report
+    should_stop: Callable[[], bool]
     work_dir: Path
 
+    @property
+    def name(self) -> str:
+        return contribution_id(self.submission.submission_id, self.number)
 
-def _finetune(
-    repository: Repository,
-    settings: Settings,
-    turn: _Turn,
-    report: Callable[[Progress], None],
-) -> tuple[FinetuneResult, DatasetRecord]:
-    # torch and transformers are loaded here, in the pool's child, never in the worker's parent:
-    # a CUDA context does not survive a fork.
-    from coldfusion_queue.finetune.run import FinetuneRequest, finetune
+    def finetune(self) -> _Finetuned:
+        """Go on from the checkpoint, if there is one of use, or begin with the newest base."""
+        checkpoint = self.repository.checkpoints.newest(self.name)
+        self._stop_if_asked(checkpoint)
+        if checkpoint is not None:
+            try:
+                return self._finetune(self._base_of(checkpoint), checkpoint)
+            except _UNUSABLE as error:
+                ids = {"contribution": self.name, "step": checkpoint.step}
+                event = {"event": "checkpoint_unusable"}
+                log.warning("turn begins again: %s", error, extra=event | ids)
+        return self._finetune(self.repository.ledger.base_version(), None)
 
-    cache = LocalCache(settings.cache_dir, settings.cache_bytes)
-    with (
-        repository.base_versions.cached(turn.base, cache) as base_dir,
-        _cached_dataset(repository, cache, turn.submission) as (dataset, splits),
-    ):
-        request = FinetuneRequest(
-            base_dir=base_dir,
-            dataset=dataset,
-            splits=splits,
-            hyperparameters=turn.submission.hyperparameters,
-            turn=turn.number,
-            previous_head=_previous_head(repository, turn),
-            form=settings.contribution_form,
+    def _base_of(self, checkpoint: Checkpoint) -> BaseVersion:
+        base = self.repository.ledger.base_version(checkpoint.base_version)
+        if base.digest != checkpoint.base_digest:
+            what = f"base version {base.version} of checkpoint {checkpoint.attempt}"
+            raise DigestMismatchError(what, base.digest, checkpoint.base_digest)
+        return base
+
+    def _finetune(self, base: BaseVersion, checkpoint: Checkpoint | None) -> _Finetuned:
+        # torch and transformers are loaded here, in the pool's child, never in the worker's
+        # parent: a CUDA context does not survive a fork.
+        from coldfusion_queue.finetune.run import FinetuneRequest, finetune
+        from coldfusion_queue.finetune.training import FinetuneInterrupted
+
+        self.report(Phase.DOWNLOADING, base.version, None)
+        cache = LocalCache(self.settings.cache_dir, self.settings.cache_bytes)
+        with (
+            self.repository.base_versions.cached(base, cache) as base_dir,
+            _cached_dataset(self.repository, cache, self.submission) as (dataset, splits),
+        ):
+            reach(CrashPoint.TURN_DOWNLOADED)
+            request = FinetuneRequest(
+                base_dir=base_dir,
+                dataset=dataset,
+                splits=splits,
+                hyperparameters=self.submission.hyperparameters,
+                turn=self.number,
+                previous_head=self._previous_head(),
+                form=self.settings.contribution_form,
+                checkpoint=self._fetched(checkpoint),
+                should_stop=self.should_stop,
+            )
+            self._stop_if_asked(checkpoint)
+            try:
+                files = finetune(
+                    request,
+                    self.settings,
+                    self.work_dir,
+                    lambda progress: self.report(Phase.TRAINING, base.version, progress),
+                )
+            except FinetuneInterrupted as interruption:
+                self._save(interruption, base, checkpoint)
+        reach(CrashPoint.TURN_TRAINED)
+        return _Finetuned(base, dataset, files)
+
+    def _stop_if_asked(self, checkpoint: Checkpoint | None) -> None:
+        if self.should_stop():
+            raise self._interrupted(checkpoint)
+
+    def _interrupted(self, checkpoint: Checkpoint | None) -> TurnInterrupted:
+        if checkpoint is None:
+            return TurnInterrupted(self.name, 0, 0)
+        return TurnInterrupted(self.name, checkpoint.step, checkpoint.num_steps)
+
+    def _save(
+        self, interruption: FinetuneInterrupted, base: BaseVersion, last: Checkpoint | None
+    ) -> NoReturn:
+        """Save the state of an interrupted finetune; without the store, the last one stays."""
+        try:
+            last = self.repository.checkpoints.save(
+                self.name,
+                interruption.path,
+                base=base,
+                step=interruption.step,
+                num_steps=interruption.num_steps,
+            )
+        except ColdFusionError as error:
+            event = {"event": "checkpoint_lost"}
+            ids = {"contribution": self.name, "step": interruption.step}
+            log.warning("checkpoint not saved: %s", error, extra=event | ids)
+        raise self._interrupted(last) from interruption
+
+    def _fetched(self, checkpoint: Checkpoint | None) -> Path | None:
+        if checkpoint is None:
+            return None
+        path = self.work_dir / "start.safetensors"
+        self.repository.checkpoints.download(checkpoint, path)
+        return path
+
+    def _previous_head(self) -> Path | None:
+        """The head of the same submission's last turn, fetched into the work directory."""
+        if self.number == 1:
+            return None
+        name = contribution_id(self.submission.submission_id, self.number - 1)
+        last = self.repository.contributions.find(name)
+        if last is None or last.head is None:
+            return None
+        path = self.work_dir / "previous_head.safetensors"
+        self.repository.store.download(last.head, path)
+        return path
+
+    def upload(self, finetuned: _Finetuned) -> Contribution:
+        """Upload the files; what is returned names them and is not committed yet."""
+        self.report(Phase.UPLOADING, finetuned.base.version, None)
+        files = {SHARED_FILE: finetuned.files.shared, HEAD_FILE: finetuned.files.head}
+        attempt, uploaded = _patiently(
+            self.settings, lambda: self.repository.contributions.upload(self.name, files)
         )
-        return finetune(request, settings, turn.work_dir, report), dataset
+        return Contribution(
+            contribution_id=self.name,
+            submission_id=self.submission.submission_id,
+            contributor_id=self.submission.contributor_id,
+            dataset_id=self.submission.dataset_id,
+            turn=self.number,
+            attempt=attempt,
+            base_version=finetuned.base.version,
+            base_digest=finetuned.base.digest,
+            form=self.settings.contribution_form,
+            shared=uploaded[SHARED_FILE],
+            head=uploaded[HEAD_FILE],
+            num_examples=finetuned.dataset.splits["train"].num_examples,
+            metrics=finetuned.files.metrics,
+            created_at=datetime.now(UTC),
+            created_by=actor(),
+        )
 
 
 @contextmanager
@@ -142,45 +350,3 @@ def _cached_dataset(
 
     with cache.entry(f"dataset-{record.dataset_id}", fill) as path:
         yield record, {split: path / f"{split}.parquet" for split in record.splits}
-
-
-def _previous_head(repository: Repository, turn: _Turn) -> Path | None:
-    """The head of the same submission's last turn, fetched into the work directory."""
-    if turn.number == 1:
-        return None
-    name = contribution_id(turn.submission.submission_id, turn.number - 1)
-    last = repository.contributions.find(name)
-    if last is None or last.head is None:
-        return None
-    path = turn.work_dir / "previous_head.safetensors"
-    repository.store.download(last.head, path)
-    return path
-
-
-def _upload(
-    repository: Repository,
-    settings: Settings,
-    turn: _Turn,
-    result: FinetuneResult,
-    dataset: DatasetRecord,
-) -> Contribution:
-    name = contribution_id(turn.submission.submission_id, turn.number)
-    files = {SHARED_FILE: result.shared, HEAD_FILE: result.head}
-    attempt, uploaded = repository.contributions.upload(name, files)
-    return Contribution(
-        contribution_id=name,
-        submission_id=turn.submission.submission_id,
-        contributor_id=turn.submission.contributor_id,
-        dataset_id=turn.submission.dataset_id,
-        turn=turn.number,
-        attempt=attempt,
-        base_version=turn.base.version,
-        base_digest=turn.base.digest,
-        form=settings.contribution_form,
-        shared=uploaded[SHARED_FILE],
-        head=uploaded[HEAD_FILE],
-        num_examples=dataset.splits["train"].num_examples,
-        metrics=result.metrics,
-        created_at=datetime.now(UTC),
-        created_by=actor(),
-    )

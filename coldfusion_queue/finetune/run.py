@@ -16,7 +16,13 @@ from coldfusion_queue.finetune.batches import TokenizedExamples
 from coldfusion_queue.finetune.device import pick_device
 from coldfusion_queue.finetune.files import LabelScale, load_head, save_head, save_shared
 from coldfusion_queue.finetune.model import SequenceModel, load_body, load_tokenizer
-from coldfusion_queue.finetune.training import Progress, TrainingOptions, predict, train
+from coldfusion_queue.finetune.training import (
+    Checkpointing,
+    Progress,
+    TrainingOptions,
+    predict,
+    train,
+)
 from coldfusion_queue.intake.examples import Examples, load_examples
 from coldfusion_queue.records import DatasetRecord, Hyperparameters, Objective
 from coldfusion_queue.settings import Settings
@@ -38,6 +44,10 @@ class FinetuneRequest:
     previous_head: Path | None
     """Head of the submission's last turn; None starts with a fresh one."""
     form: Literal["delta", "full"]
+    checkpoint: Path | None
+    """State that an interrupted finetune of the same turn left; None begins at the first step."""
+    should_stop: Callable[[], bool]
+    """Asked after each optimizer step but the last."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +67,8 @@ def finetune(
 ) -> FinetuneResult:
     """Finetune body and head on one dataset and write what is to be contributed.
 
-    Deterministic on the CPU: the same request gives the same bytes on the same machine.
+    Deterministic on the CPU: the same request gives the same bytes on the same machine, also when
+    it was interrupted and goes on from the checkpoint.
 
     Args:
         request: what to finetune on.
@@ -66,8 +77,10 @@ def finetune(
         report: see ``training.train``.
 
     Raises:
+        FinetuneInterrupted: it was told to stop; the checkpoint is in ``work_dir``.
         TrainingFailedError: loss or parameters are not finite, or the device is not there.
-        IncompatibleModelError: see ``files.save_shared``.
+        InvalidTensorFileError: the checkpoint is no such file.
+        IncompatibleModelError: see ``files.save_shared``; or the checkpoint is of another turn.
     """
     if settings.torch_threads is not None:
         torch.set_num_threads(settings.torch_threads)
@@ -76,7 +89,10 @@ def finetune(
     options = _options(settings)
     model = _build(request).to(options.device)
     data, scale = _training_data(request, seed)
-    loss = train(model, data, request.hyperparameters, options, seed, report)
+    # Building the model drew random numbers: a checkpoint's generators are set after it.
+    saved = work_dir / "checkpoint.safetensors"
+    checkpointing = Checkpointing(request.checkpoint, saved, request.should_stop)
+    loss = train(model, data, request.hyperparameters, options, seed, report, checkpointing)
     metrics = {"train_loss": loss, **_validate(model, request, scale, options)}
     result = FinetuneResult(work_dir / "shared.safetensors", work_dir / "head.safetensors", metrics)
     save_shared(model.body.state_dict(), request.base_dir, request.form, result.shared)

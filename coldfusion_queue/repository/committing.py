@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from coldfusion_queue.crash_points import CrashPoint, reach
 from coldfusion_queue.errors import ColdFusionError
 from coldfusion_queue.keys import ObjectKeys
 from coldfusion_queue.names import new_attempt
@@ -64,6 +65,7 @@ class Contributions:
             with suppress(ColdFusionError):  # what went wrong first is what is told
                 self._store.delete(record.key for record in records.values())
             raise
+        reach(CrashPoint.COMMIT_UPLOADED)
         return attempt, records
 
     def commit(self, contribution: Contribution) -> bool:
@@ -80,7 +82,9 @@ class Contributions:
         """
         name = contribution.contribution_id
         self._store.create(self._keys.inbox_marker(name), b"")
+        reach(CrashPoint.COMMIT_MARKED)
         won = self._store.create(self._keys.contribution(name), contribution.to_bytes())
+        reach(CrashPoint.COMMIT_RECORDED if won else CrashPoint.COMMIT_LOST)
         if not won:
             self.discard(contribution)
         return won

@@ -25,6 +25,7 @@ from coldfusion_queue.records import (
 )
 from coldfusion_queue.repository.base_versions import BaseVersions
 from coldfusion_queue.repository.committing import Contributions
+from coldfusion_queue.repository.checkpoints import Checkpoints
 from coldfusion_queue.repository.inbox import Inbox
 from coldfusion_queue.repository.ledger import Ledger
 from coldfusion_queue.repository.submissions import Submissions
@@ -45,6 +46,7 @@ class Repository:
         self.submissions = Submissions(store, self.keys)
         self.contributions = Contributions(store, self.keys)
         self.inbox = Inbox(store, self.keys, self.contributions)
+        self.checkpoints = Checkpoints(store, self.keys)
         self.base_versions = BaseVersions(store, self.keys)
 
     @classmethod
