@@ -320,7 +320,7 @@ class Policy(Record):
     max_wait_seconds: float = Field(900, ge=0)
     """Seconds after which fewer are fused, counted from the oldest pending one's arrival."""
     max_contributions: int = Field(64, ge=1)
-    """Contributions of one fusion at most; the oldest go first."""
+    """Contributions of one fusion at most; one of each contributor goes before anybody's second."""
     max_staleness: int | None = Field(None, ge=0)
     """Contributions with more staleness than this expire; None keeps all."""
     staleness: Literal["constant", "polynomial", "hinge"] = "polynomial"
