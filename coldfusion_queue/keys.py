@@ -24,7 +24,10 @@ Object keys, all below ``<repository>/`` in one bucket; objects are immutable un
 Redis keys, none of which holds anything that cannot be rebuilt::
 
     coldfusion:<repository>:fusion-lock            string, expires: one fusion at a time
-    coldfusion:<repository>:turn:<contribution_id> string, expires: queued or running somewhere
+    coldfusion:<repository>:garbage-lock           string, expires: one collection at a time
+    coldfusion:<repository>:turn:<contribution_id> string, expires: queued, or who runs it
+    coldfusion:<repository>:starts:<contribution_id>  integer, expires: starts without an ending
+    coldfusion:<repository>:missing:<contribution_id> string, expires: since when it is not queued
     coldfusion:<repository>:progress:<submission_id>  string, expires: JSON of the last report
 """
 
@@ -156,9 +159,22 @@ class RedisKeys:
         """Lease of the running fusion."""
         return f"coldfusion:{self.repository}:fusion-lock"
 
+    @property
+    def garbage_lock(self) -> str:
+        """Lease of the running collection of garbage."""
+        return f"coldfusion:{self.repository}:garbage-lock"
+
     def turn(self, contribution_id: str) -> str:
-        """Hint that a turn is queued or running."""
+        """Hint that a turn is queued, or the lease of the worker that runs it."""
         return f"coldfusion:{self.repository}:turn:{contribution_id}"
+
+    def starts(self, contribution_id: str) -> str:
+        """How often a turn was started since it last ended in order."""
+        return f"coldfusion:{self.repository}:starts:{contribution_id}"
+
+    def missing(self, contribution_id: str) -> str:
+        """Since when a turn is known to be neither queued nor running."""
+        return f"coldfusion:{self.repository}:missing:{contribution_id}"
 
     def progress(self, submission_id: str) -> str:
         """Last progress report of a submission."""

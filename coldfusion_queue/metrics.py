@@ -53,7 +53,7 @@ class TaskMetrics:
         )
 
     def finetune_ended(self, outcome: str, seconds: float) -> None:
-        """Count one finetune: outcome is committed, duplicate, retried, failed or cancelled."""
+        """Count one finetune: outcome is how it ended, as in the log's events."""
         self._finetunes.labels(outcome).inc()
         self._finetune_seconds.observe(seconds)
 

@@ -1,4 +1,4 @@
-"""Beat: fires ``fuse`` and ``reconcile`` at their intervals; run exactly one.
+"""Beat: fires ``fuse``, ``reconcile`` and ``collect_garbage`` at their intervals; run one.
 
 ``python -m workers.beat``. The schedule is kept in memory: its intervals are short, and a
 restart fires late by one of them at most.
@@ -7,6 +7,7 @@ restart fires late by one of them at most.
 from __future__ import annotations
 
 from coldfusion_queue.queue.app import make_app
+from coldfusion_queue.queue.beating import BoundedScheduler
 from workers.starting import prepare
 
 __all__ = ["main"]
@@ -16,7 +17,7 @@ def main() -> None:
     """Run until told to stop."""
     settings = prepare()
     app = make_app(settings)
-    beat = app.Beat(scheduler="celery.beat:Scheduler", loglevel=settings.log_level, quiet=True)
+    beat = app.Beat(scheduler=BoundedScheduler, loglevel=settings.log_level, quiet=True)
     beat.run()
 
 

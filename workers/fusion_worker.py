@@ -1,4 +1,4 @@
-"""A fusion worker: fuses, settles and reconciles; needs no GPU and no torch.
+"""A fusion worker: fuses, settles, reconciles and collects garbage; needs no GPU and no torch.
 
 ``python -m workers.fusion_worker [--name NAME]``
 """
@@ -20,7 +20,8 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = prepare()
     check_store(settings)
-    run_worker(settings, [FUSION_QUEUE], arguments.name)
+    # Beat may be down, or its next reconcile some way off: what was lost is sent again now.
+    run_worker(settings, [FUSION_QUEUE], arguments.name, ["coldfusion.reconcile"])
 
 
 if __name__ == "__main__":

@@ -44,24 +44,36 @@ def check_store(settings: Settings) -> None:
         raise SystemExit(error.exit_code) from None
 
 
-def run_worker(settings: Settings, queues: Sequence[str], name: str) -> None:
+def run_worker(
+    settings: Settings, queues: Sequence[str], name: str, first_tasks: Sequence[str] = ()
+) -> None:
     """Run a Celery worker with one pool process until it is told to stop.
 
     Args:
         settings: read by ``prepare``.
         queues: queues to consume.
         name: part of the worker's name, unique on its host.
+        first_tasks: tasks of the repository to send when the worker is ready.
     """
-    # Celery reads this at import: SIGTERM then begins a soft shutdown, which puts a running task
-    # back on the queue instead of losing it until the visibility timeout.
-    os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
     with tempfile.TemporaryDirectory(prefix="coldfusion-metrics-") as metrics_dir:
         # The pool's children write their metrics there; read by the server in this process.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_dir
         _serve_metrics(settings)
+        from celery.signals import worker_ready
+
         from coldfusion_queue.queue.app import make_app
+        from coldfusion_queue.queue.renewal import renewing_step
+        from coldfusion_queue.queue.stopping import stop_gently_on_signals
 
         app = make_app(settings)
+        app.steps["consumer"].add(renewing_step(settings))
+
+        def ready(**_: object) -> None:
+            stop_gently_on_signals(settings.soft_shutdown_seconds)
+            for task in first_tasks:
+                app.send_task(task, args=(settings.repository,))
+
+        worker_ready.connect(ready, weak=False)
         app.worker_main(
             [
                 "worker",

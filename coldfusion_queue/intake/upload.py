@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from coldfusion_queue.crash_points import CrashPoint, reach
 from coldfusion_queue.errors import DigestMismatchError
 from coldfusion_queue.records import DatasetRecord, SplitRecord
 
@@ -44,7 +45,9 @@ def upload_dataset(
     present = store.find(key)
     if present is None:
         record = _upload_splits(store, keys, prepared, progress)
+        reach(CrashPoint.SUBMIT_UPLOADED)
         if store.create(key, record.to_bytes()):
+            reach(CrashPoint.SUBMIT_DATASET)
             return record
         present = store.get(key)
     elif progress is not None:

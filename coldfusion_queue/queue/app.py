@@ -1,8 +1,8 @@
 """The Celery application, configured for tasks that take hours on Redis.
 
-Late acknowledgement and a visibility timeout above every time limit: a task is handed to another
-worker when its worker is gone, and never while it still runs. There is no result backend; the
-outcome of a task is a record in the object store.
+Late acknowledgement and messages that are renewed while their worker lives (``renewal``): a task
+is handed to another worker when its worker is gone, and never while it still runs. There is no
+result backend; the outcome of a task is a record in the object store.
 """
 
 from __future__ import annotations
@@ -35,14 +35,13 @@ def make_app(settings: Settings) -> Celery:
             "coldfusion.finetune": {"queue": FINETUNE_QUEUE},
             "coldfusion.fuse": {"queue": FUSION_QUEUE},
             "coldfusion.reconcile": {"queue": FUSION_QUEUE},
+            "coldfusion.collect_garbage": {"queue": FUSION_QUEUE},
         },
         task_acks_late=True,
         task_reject_on_worker_lost=True,
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
         worker_cancel_long_running_tasks_on_connection_loss=False,
-        worker_soft_shutdown_timeout=float(settings.soft_shutdown_seconds),
-        worker_enable_soft_shutdown_on_idle=False,
         worker_send_task_events=True,
         task_send_sent_event=True,
         worker_hijack_root_logger=False,
@@ -50,7 +49,7 @@ def make_app(settings: Settings) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_timeout=settings.broker_connect_timeout_seconds,
         broker_transport_options=_transport_options(settings),
-        visibility_timeout=settings.visibility_timeout_seconds,
+        visibility_timeout=settings.lease_seconds,
         broker_use_ssl=_ssl_options(settings),
         timezone="UTC",
         task_annotations=_time_limits(settings),
@@ -75,12 +74,17 @@ def _time_limits(settings: Settings) -> dict[str, Any]:
         "coldfusion.finetune": limits(settings.finetune_time_limit_seconds),
         "coldfusion.fuse": limits(settings.fusion_time_limit_seconds),
         "coldfusion.reconcile": limits(settings.fusion_time_limit_seconds),
+        "coldfusion.collect_garbage": limits(settings.fusion_time_limit_seconds),
     }
 
 
 def _transport_options(settings: Settings) -> dict[str, Any]:
     return {
-        "visibility_timeout": settings.visibility_timeout_seconds,
+        "visibility_timeout": settings.lease_seconds,
+        # How often a worker looks for messages of dead ones, and how long it may take over it.
+        "unacked_restore_interval": settings.lease_seconds / 6,
+        "unacked_restore_throttle": 1,
+        "unacked_mutex_expire": settings.lease_seconds,
         "socket_keepalive": True,
         "socket_connect_timeout": settings.broker_connect_timeout_seconds,
         "health_check_interval": 25,
@@ -98,15 +102,11 @@ def _ssl_options(settings: Settings) -> dict[str, Any] | None:
 
 def _beat_schedule(settings: Settings) -> dict[str, Any]:
     def every(task: str, seconds: float) -> dict[str, Any]:
-        # One that was not taken up before the next is due would only repeat it.
-        return {
-            "task": task,
-            "schedule": seconds,
-            "args": (settings.repository,),
-            "options": {"expires": seconds},
-        }
+        # No "expires": it would compare beat's clock with the worker's. See ``beating``.
+        return {"task": task, "schedule": seconds, "args": (settings.repository,)}
 
     return {
         "fuse": every("coldfusion.fuse", settings.fusion_interval_seconds),
         "reconcile": every("coldfusion.reconcile", settings.reconcile_interval_seconds),
+        "collect_garbage": every("coldfusion.collect_garbage", settings.gc_interval_seconds),
     }

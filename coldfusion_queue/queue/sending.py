@@ -7,17 +7,19 @@ of one turn do no harm, they end at one contribution.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import base64
+import json
+from typing import cast
 
 import redis
 from celery import Celery
 
-from coldfusion_queue.errors import BrokerUnavailableError
+from coldfusion_queue.crash_points import CrashPoint, reach
 from coldfusion_queue.keys import RedisKeys
 from coldfusion_queue.names import contribution_id
+from coldfusion_queue.queue.app import FINETUNE_QUEUE
 from coldfusion_queue.queue.connection import broker_errors
+from coldfusion_queue.queue.leases import SENT_SECONDS
 from coldfusion_queue.settings import Settings
 
 __all__ = ["TurnSender"]
@@ -29,8 +31,37 @@ if redis.call('GET', KEYS[1]) == 'sending' then
 end
 """
 
+#: A turn is sent again only when it was missing at two looks: after Redis was lost, workers have
+#: the time between them to take their leases anew. The server's clock counts.
+_CLAIM_MISSING = """
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  redis.call('DEL', KEYS[2])
+  return 0
+end
+local now = redis.call('TIME')
+now = now[1] * 1000 + math.floor(now[2] / 1000)
+local since = redis.call('GET', KEYS[2])
+if not since then
+  redis.call('SET', KEYS[2], now, 'EX', 3600)
+  return 0
+end
+if now - since < tonumber(ARGV[1]) then
+  return 0
+end
+redis.call('DEL', KEYS[2])
+redis.call('SET', KEYS[1], 'sending', 'EX', ARGV[2])
+return 1
+"""
+
+#: A hint that is older than its message can be on its way is compared with the queue.
+_DROP_IF_SENT = """
+if redis.call('GET', KEYS[1]) == 'sent' then
+  return redis.call('DEL', KEYS[1])
+end
+return 0
+"""
+
 _SENDING_SECONDS = 30
-_RUNNING_SECONDS = 60
 
 
 class TurnSender:
@@ -45,6 +76,8 @@ class TurnSender:
         self._repository = repository
         self._keys = RedisKeys(repository)
         self._mark_sent = client.register_script(_MARK_SENT)
+        self._claim_missing = client.register_script(_CLAIM_MISSING)
+        self._drop_if_sent = client.register_script(_DROP_IF_SENT)
 
     def send(self, submission_id: str, turn: int) -> bool:
         """Enqueue a turn unless it is queued or running already.
@@ -59,61 +92,120 @@ class TurnSender:
             BrokerUnavailableError: Redis does not answer; the bucket's records remain, and
                 ``reconcile`` sends the turn later.
         """
-        key = self._keys.turn(contribution_id(submission_id, turn))
         with broker_errors(self._settings):
-            if not self._client.set(key, "sending", nx=True, ex=_SENDING_SECONDS):
+            hint = self._keys.turn(contribution_id(submission_id, turn))
+            if not self._client.set(hint, "sending", nx=True, ex=_SENDING_SECONDS):
                 return False
-            self._app.send_task(
-                "coldfusion.finetune",
-                args=(self._repository, submission_id, turn),
-                retry=False,
-            )
-            self._mark_sent(keys=[key], args=[self._sent_seconds])
+            self._publish(submission_id, turn)
         return True
 
-    @contextmanager
-    def running(self, submission_id: str, turn: int) -> Iterator[None]:
-        """Keep a turn's hint alive while it runs, and drop it afterwards.
+    def send_missing(self, submission_id: str, turn: int) -> bool:
+        """Enqueue a turn that has been neither queued nor running for a sixth of the lease.
 
-        A worker that dies stops renewing it, and within a minute ``reconcile`` may send the turn
-        again. One that is told to stop puts its task back on the queue, so the hint says that. A
-        Redis that is away meanwhile stops nothing.
+        Idempotent: the first call only notes that it is missing.
+
+        Returns:
+            Whether it was sent.
+
+        Raises:
+            BrokerUnavailableError: Redis does not answer.
         """
-        key = self._keys.turn(contribution_id(submission_id, turn))
-        stop = threading.Event()
+        name = contribution_id(submission_id, turn)
+        patience = int(1000 * self._settings.lease_seconds / 6)
+        with broker_errors(self._settings):
+            keys = [self._keys.turn(name), self._keys.missing(name)]
+            if not self._claim_missing(keys=keys, args=[patience, _SENDING_SECONDS]):
+                return False
+            reach(CrashPoint.RECONCILE_FOUND)
+            self._publish(submission_id, turn)
+        return True
 
-        def renew() -> None:
-            with suppress(redis.RedisError):
-                self._client.set(key, "running", ex=_RUNNING_SECONDS)
-            while not stop.wait(_RUNNING_SECONDS / 3):
-                with suppress(redis.RedisError):
-                    self._client.set(key, "running", ex=_RUNNING_SECONDS)
+    def send_again(self, submission_id: str, turn: int) -> None:
+        """Enqueue a turn that this worker has in hand and gives back.
 
-        renewer = threading.Thread(target=renew, daemon=True)
-        renewer.start()
-        is_over = True
-        try:
-            yield
-        except BaseException as error:
-            is_over = isinstance(error, Exception)
-            raise
-        finally:
-            stop.set()
-            renewer.join()
-            with suppress(redis.RedisError, BrokerUnavailableError):
-                if is_over:
-                    self._client.delete(key)
-                else:
-                    self.keep(submission_id, turn)
+        Raises:
+            BrokerUnavailableError: Redis does not answer.
+        """
+        with broker_errors(self._settings):
+            name = contribution_id(submission_id, turn)
+            self._client.set(self._keys.turn(name), "sending", ex=_SENDING_SECONDS)
+            self._publish(submission_id, turn)
 
     def keep(self, submission_id: str, turn: int) -> None:
-        """Say that a turn is queued: it waits for its retry."""
-        with broker_errors(self._settings):
-            self._client.set(
-                self._keys.turn(contribution_id(submission_id, turn)), "sent", ex=self._sent_seconds
-            )
+        """Say that a turn is queued: it waits for its retry.
 
-    @property
-    def _sent_seconds(self) -> int:
-        # Longer than the message can stay unacknowledged with a dead worker.
-        return 2 * self._settings.visibility_timeout_seconds
+        Raises:
+            BrokerUnavailableError: Redis does not answer.
+        """
+        with broker_errors(self._settings):
+            hint = self._keys.turn(contribution_id(submission_id, turn))
+            self._client.set(hint, "sent", ex=SENT_SECONDS)
+
+    def hinted(self) -> set[str]:
+        """Submissions of which a turn is queued or running, as far as Redis knows.
+
+        Raises:
+            BrokerUnavailableError: Redis does not answer.
+        """
+        with broker_errors(self._settings):
+            return {name.rpartition(".t")[0] for name in self._hints()}
+
+    def forget_lost(self) -> list[str]:
+        """Delete hints of turns whose message is neither queued nor with a worker.
+
+        A message is lost when a worker dies between taking it off the queue and noting it as
+        unacknowledged. Cost: one pass over the queue, if there is a hint to look for.
+
+        Returns:
+            Contribution ids of the turns.
+
+        Raises:
+            BrokerUnavailableError: Redis does not answer.
+        """
+        youngest_doubtful = 1000 * (SENT_SECONDS - self._settings.lease_seconds / 3)
+        with broker_errors(self._settings):
+            doubtful = {
+                name
+                for name, value in self._hints().items()
+                if value == "sent" and self._remaining_milliseconds(name) < youngest_doubtful
+            }
+            lost = doubtful - self._queued() if doubtful else set()
+            return sorted(name for name in lost if self._drop_if_sent(keys=[self._keys.turn(name)]))
+
+    def _publish(self, submission_id: str, turn: int) -> None:
+        reach(CrashPoint.SEND_HINTED)
+        self._app.send_task(
+            "coldfusion.finetune", args=(self._repository, submission_id, turn), retry=False
+        )
+        reach(CrashPoint.SEND_SENT)
+        hint = self._keys.turn(contribution_id(submission_id, turn))
+        self._mark_sent(keys=[hint], args=[SENT_SECONDS])
+
+    def _hints(self) -> dict[str, str]:
+        """Value of each hint, by contribution id."""
+        start = self._keys.turn("")
+        keys = [str(key) for key in self._client.scan_iter(f"{start}*", count=1000)]
+        values = cast("list[str | None]", self._client.mget(keys) if keys else [])
+        pairs = zip(keys, values, strict=True)
+        return {key.removeprefix(start): value for key, value in pairs if value is not None}
+
+    def _remaining_milliseconds(self, name: str) -> int:
+        return self._client.pttl(self._keys.turn(name))
+
+    def _queued(self) -> set[str]:
+        """Contribution ids of all turns that are on the queue or with a worker."""
+        # The queue first: a message that is taken up in between is then seen twice, not never.
+        waiting = cast("list[str]", self._client.lrange(FINETUNE_QUEUE, 0, -1))
+        taken = cast("list[str]", self._client.hvals("unacked"))
+        messages = [json.loads(item) for item in waiting]
+        messages += [json.loads(item)[0] for item in taken]
+        found = (self._turn_of(message) for message in messages)
+        return {name for name in found if name is not None}
+
+    def _turn_of(self, message: dict[str, object]) -> str | None:
+        headers = message.get("headers")
+        if not isinstance(headers, dict) or headers.get("task") != "coldfusion.finetune":
+            return None
+        arguments = json.loads(base64.b64decode(str(message["body"])))[0]
+        repository, submission_id, turn = arguments
+        return contribution_id(submission_id, turn) if repository == self._repository else None

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from coldfusion_queue.cache import LocalCache
+from coldfusion_queue.crash_points import CrashPoint, reach
 from coldfusion_queue.errors import ColdFusionError
 from coldfusion_queue.keys import ObjectKeys
 from coldfusion_queue.names import new_attempt
@@ -76,12 +77,14 @@ class BaseVersions:
                     prefix + BaseVersion.MODEL_FILE, model
                 )
             }
+            reach(CrashPoint.PUBLISH_MODEL)
             for name, file in parent.files.items():
                 if name not in files:
                     files[name] = self._store.put_stream(
                         prefix + name, self._store.read_stream(file)
                     )
-            return self._finish(
+            reach(CrashPoint.PUBLISH_FILES)
+            candidate = self._finish(
                 BaseVersion(
                     version=parent.version + 1,
                     prefix=prefix,
@@ -92,6 +95,8 @@ class BaseVersions:
                     fused=tuple(fused),
                 )
             )
+            reach(CrashPoint.PUBLISH_LINEAGE)
+            return candidate
 
     def discard(self, prefix: str) -> None:
         """Delete an attempt that will not be published."""

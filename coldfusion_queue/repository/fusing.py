@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from coldfusion_queue.crash_points import CrashPoint, reach
 from coldfusion_queue.errors import (
     ColdFusionError,
     IncompatibleModelError,
@@ -72,18 +73,22 @@ def fuse_once(repository: Repository, settings: Settings) -> FusionReport:
     """
     newest = repository.ledger.newest()
     settle(repository, newest)
+    reach(CrashPoint.FUSE_SETTLED)
     inbox = repository.inbox.look()
     policy, base = newest.after.policy, newest.after.base
     selection = select(policy, base.version, inbox.pending, repository.store.now())
     if not (selection.is_due or inbox.unreadable):
         return FusionReport(len(inbox.pending), selection.waited_seconds)
+    reach(CrashPoint.FUSE_SELECTED)
     entry = _decide(repository, settings, newest, selection, inbox.unreadable)
     try:
         repository.ledger.append(entry)
     except LedgerConflictError:
+        reach(CrashPoint.DECIDE_LOST)
         if entry.published is not None:
             repository.base_versions.discard(entry.published.prefix)
         raise
+    reach(CrashPoint.DECIDE_APPENDED)
     settle(repository, entry)
     return FusionReport(len(inbox.pending), selection.waited_seconds, entry)
 
@@ -97,7 +102,10 @@ def settle(repository: Repository, entry: LedgerEntry) -> None:
     for decision in entry.decisions:
         key = repository.keys.decision(decision.contribution_id)
         repository.store.create(key, decision.to_bytes())
+        reach(CrashPoint.SETTLE_DECISION)
+    reach(CrashPoint.SETTLE_DECISIONS)
     repository.inbox.remove([decision.contribution_id for decision in entry.decisions])
+    reach(CrashPoint.SETTLE_UNMARKED)
 
 
 def _decide(
@@ -118,6 +126,7 @@ def _decide(
         try:
             published = _upload_fused(repository, settings, newest.after, fusable)
         except ContributionFault as fault:
+            reach(CrashPoint.FUSE_REFUSED)
             ids = {"event": "contribution_refused", "contribution": fault.contribution_id}
             log.warning("contribution refused: %s", fault.cause, extra=ids)
             fusable = [item for item in fusable if item.contribution_id != fault.contribution_id]

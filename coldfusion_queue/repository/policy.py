@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
+from coldfusion_queue.crash_points import CrashPoint, reach
 from coldfusion_queue.errors import LedgerConflictError
 from coldfusion_queue.records import LedgerEntry, Policy
 from coldfusion_queue.repository.fusing import settle
@@ -40,4 +41,5 @@ def _append(repository: Repository, changes: dict[str, object]) -> LedgerEntry:
     note = "policy: " + ", ".join(f"{name}={value}" for name, value in changes.items())
     entry = repository.new_entry(newest.sequence + 1, after, note=note, policy=policy)
     repository.ledger.append(entry)
+    reach(CrashPoint.POLICY_APPENDED)
     return entry

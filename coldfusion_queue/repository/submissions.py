@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Literal
 
+from coldfusion_queue.crash_points import CrashPoint, reach
 from coldfusion_queue.errors import (
     AlreadyExistsError,
     ColdFusionError,
@@ -100,8 +101,10 @@ class Submissions:
         name = submission.submission_id
         if submission.kind == "finetune":  # a recycled one has no turn that a worker could run
             self._store.create(self._keys.open_submission(name), b"")
+            reach(CrashPoint.SUBMIT_MARKED)
         if not self._store.create(self._keys.submission(name), submission.to_bytes()):
             raise AlreadyExistsError("submission", name, "submit again for a new id")
+        reach(CrashPoint.SUBMIT_RECORDED)
         return submission
 
     def get(self, submission_id: str) -> Submission:
@@ -135,15 +138,18 @@ class Submissions:
             state = SubmissionState.CANCELLED
         return SubmissionStatus(submission, state, committed, failure)
 
-    def open(self, *, tidy: bool = False) -> Iterator[SubmissionStatus]:
+    def open(self, *, tidy: bool = False, skip: Collection[str] = ()) -> Iterator[SubmissionStatus]:
         """Submissions that have turns left; one whose record cannot be read is logged, no more.
 
         Args:
             tidy: remove markers of those that have none, which a crash can leave.
+            skip: ids to pass over, at no cost.
         """
-        for marker in list(self._store.list(self._keys.open_submissions)):
+        markers = list(self._store.list(self._keys.open_submissions))
+        names = [marker.key.rpartition("/")[2] for marker in markers]
+        for name in (name for name in names if name not in skip):
             try:
-                submission = self.find(marker.key.rpartition("/")[2])
+                submission = self.find(name)
             except InvalidRecordError as error:  # one bad record must not hold up the others
                 log.error("submission unreadable: %s", error, extra={"event": "record_unreadable"})
                 continue
@@ -194,6 +200,7 @@ class Submissions:
             created_at=datetime.now(UTC),
         )
         self._store.create(self._keys.failure(submission_id), record.to_bytes())
+        reach(CrashPoint.TURN_FAILED)
         self.close(submission_id)
 
     def failure(self, submission_id: str) -> Failure | None:

@@ -19,9 +19,10 @@ from tests.acceptance.world import World, eventually, open_world, rows, write_ro
 #: Everything that recovers looks every second.
 QUICK = {
     "COLDFUSION_FUSION_INTERVAL_SECONDS": "1",
-    "COLDFUSION_RECONCILE_INTERVAL_SECONDS": "1",
+    "COLDFUSION_RECONCILE_INTERVAL_SECONDS": "0.5",
+    "COLDFUSION_LEASE_SECONDS": "3",
     "COLDFUSION_PROGRESS_INTERVAL_SECONDS": "0.1",
-    "COLDFUSION_SOFT_SHUTDOWN_SECONDS": "1",
+    "COLDFUSION_SOFT_SHUTDOWN_SECONDS": "10",
     "COLDFUSION_DUTY_CYCLE": "0.2",
 }
 #: 45 steps, with the pauses of the duty cycle some four seconds: time to hit the middle of it.

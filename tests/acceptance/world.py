@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import ctypes
 import functools
 import itertools
 import json
@@ -35,6 +36,10 @@ from coldfusion_queue.store import Store
 from tests.conftest import CORPUS
 
 BIN = Path(sys.executable).parent
+ROOT = Path(__file__).parents[2]
+
+#: Variables that make a process run in ``tests.faulty``.
+FAULTS = {"INJECTOR_DIRECTORY", "CLOCK_OFFSET_SECONDS"}
 
 #: From the top, while the ``settings`` fixture counts from the bottom.
 _databases = itertools.count(1023, -1)
@@ -50,6 +55,7 @@ _PRELOADED = [
     *("coldfusion_queue.finetune.pretrained", "coldfusion_queue.queue.app", "rich.progress"),
     *("coldfusion_queue.repository.repository", "coldfusion_queue.intake.prepare"),
     *("coldfusion_queue.cli.main", "coldfusion_queue.local.processes", "pytest"),
+    *("coldfusion_queue.finetune.run", "celery.apps.worker", "celery.worker.worker"),
 ]
 
 #: A shell that ran the tests in the background made Ctrl-C ignored, which children inherit.
@@ -185,16 +191,45 @@ class World:
     # --- processes ----------------------------------------------------------------------------
 
     def start(self, kind: str, name: str | None = None, **own: str) -> None:
-        """Start a worker; it is killed with the test run, however that ends."""
+        """Start a worker; it is killed with the test run, however that ends.
+
+        With ``INJECTOR_DIRECTORY`` or ``CLOCK_OFFSET_SECONDS`` in ``own`` it runs in
+        ``tests.faulty``.
+        """
         name = name or kind
         arguments = ["--name", name] if kind.endswith("worker") else []
+        runner = ["tests.faulty"] if own.keys() & FAULTS else []
         self._processes[name] = start(
             name,
-            [sys.executable, "-m", f"workers.{kind}", *arguments],
-            self.environment(**own),
+            [sys.executable, "-m", *runner, f"workers.{kind}", *arguments],
+            self.environment(PYTHONPATH=str(ROOT), **own),
             self.directory,
             self.log_file(name),
             die_with_parent=True,
+        )
+
+    def start_warm(self, kind: str, name: str | None = None, **own: str) -> None:
+        """The same worker, forked from a process that has loaded torch: up in a second."""
+        name = name or kind
+        arguments = ["--name", name] if kind.endswith("worker") else []
+        self.log_file(name).parent.mkdir(exist_ok=True)
+        child = _forks().Process(
+            target=_run_faulty,
+            args=(
+                [f"workers.{kind}", *arguments],
+                self.environment(**own),
+                self.directory,
+                self.log_file(name),
+            ),
+        )
+        child.start()
+        assert child.pid is not None
+        self._processes[name] = ProcessRecord(
+            name=name,
+            pid=child.pid,
+            create_time=psutil.Process(child.pid).create_time(),
+            command=("workers", kind),
+            log=str(self.log_file(name)),
         )
 
     def start_all(self, finetune_workers: int = 1, **own: str) -> None:
@@ -212,6 +247,19 @@ class World:
         """SIGKILL the process that finetunes, as the kernel does when memory runs out."""
         for child in psutil.Process(self._processes[name].pid).children(recursive=True):
             child.kill()
+
+    def pause(self, name: str) -> None:
+        """SIGSTOP a worker and its children: a machine that sleeps, a partition that heals."""
+        self._signal_all(name, signal.SIGSTOP)
+
+    def wake(self, name: str) -> None:
+        """SIGCONT after ``pause``."""
+        self._signal_all(name, signal.SIGCONT)
+
+    def _signal_all(self, name: str, number: signal.Signals) -> None:
+        parent = psutil.Process(self._processes[name].pid)
+        for process in (parent, *parent.children(recursive=True)):
+            process.send_signal(number)
 
     def terminate(self, name: str) -> None:
         """SIGTERM a worker, as an orchestrator does, and do not wait."""
@@ -309,6 +357,21 @@ def _forks() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
     return context
+
+
+def _run_faulty(argv: list[str], environment: dict[str, str], directory: Path, log: Path) -> None:
+    from tests.faulty import main
+
+    os.setsid()
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # die with the process that we are forked from
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(directory)
+    tempfile.tempdir = None
+    for descriptor in (1, 2):
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), descriptor)
+    main(argv)
 
 
 def _run_forked(

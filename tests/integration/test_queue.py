@@ -17,6 +17,7 @@ from coldfusion_queue.queue import tasks
 from coldfusion_queue.queue.app import make_app
 from coldfusion_queue.queue.connection import broker_errors, connect_redis
 from coldfusion_queue.queue.lock import single_flight
+from coldfusion_queue.queue.process import Process
 from coldfusion_queue.queue.progress import ProgressReport, read_progress, write_progress
 from coldfusion_queue.queue.sending import TurnSender
 from coldfusion_queue.repository.repository import Repository
@@ -39,8 +40,8 @@ def sender(settings: Settings, client: redis.Redis) -> TurnSender:
 @pytest.fixture
 def own_process(settings: Settings, client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tasks called in this process use this test's settings and metrics of their own."""
-    process = tasks._Process(settings, client, TaskMetrics(CollectorRegistry()))
-    monkeypatch.setattr(tasks, "_process", lambda: process)
+    process = Process(settings, client, TaskMetrics(CollectorRegistry()))
+    monkeypatch.setattr(tasks, "this_process", lambda: process)
     make_app(settings).set_current()
 
 
@@ -86,18 +87,6 @@ def test_senders_at_once_send_one_message(settings: Settings, client: redis.Redi
     assert len(messages(client, "finetune")) == 1
 
 
-def test_a_running_turn_is_not_sent_again_and_an_ended_one_may_be(
-    sender: TurnSender, client: redis.Redis, wait_until: WaitUntil, settings: Settings
-) -> None:
-    key = RedisKeys(settings.repository).turn("s.t00001")
-    with sender.running("s", 1):
-        wait_until(lambda: client.get(key) == "running")
-        assert not sender.send("s", 1)
-        assert 0 < client.ttl(key) <= 60  # a worker that dies cannot delete it
-
-    assert sender.send("s", 1)
-
-
 def test_a_lost_redis_loses_hint_and_message_together(
     sender: TurnSender, client: redis.Redis
 ) -> None:
@@ -108,6 +97,57 @@ def test_a_lost_redis_loses_hint_and_message_together(
     assert len(messages(client, "finetune")) == 1
 
 
+def missing_for(client: redis.Redis, settings: Settings, name: str, seconds: float) -> None:
+    """As if a turn had been found missing that long ago."""
+    key = RedisKeys(settings.repository).missing(name)
+    since = client.get(key)
+    assert since is not None
+    client.set(key, int(since) - int(1000 * seconds))
+
+
+def test_a_turn_is_sent_again_when_it_was_missing_at_two_looks(
+    sender: TurnSender, client: redis.Redis, settings: Settings
+) -> None:
+    looks = [sender.send_missing("s", 1) for _ in range(2)]
+    missing_for(client, settings, "s.t00001", settings.lease_seconds / 6)
+    looks += [sender.send_missing("s", 1) for _ in range(2)]
+
+    assert looks == [False, False, True, False]
+    assert len(messages(client, "finetune")) == 1
+
+
+def test_a_turn_that_turns_up_between_two_looks_is_not_missing(
+    sender: TurnSender, client: redis.Redis, settings: Settings
+) -> None:
+    sender.send_missing("s", 1)
+    missing_for(client, settings, "s.t00001", 3600)
+    client.set(RedisKeys(settings.repository).turn("s.t00001"), "running:w", px=100)
+    sender.send_missing("s", 1)
+    client.delete(RedisKeys(settings.repository).turn("s.t00001"))
+
+    assert not sender.send_missing("s", 1)
+    assert messages(client, "finetune") == []
+
+
+def test_a_message_that_is_lost_is_told_from_one_that_waits_or_is_taken(
+    sender: TurnSender, client: redis.Redis, settings: Settings
+) -> None:
+    for turn in (1, 2, 3, 4):
+        sender.send("s", turn)
+    newest = client.lpop("finetune")  # LPUSH puts the newest first: turn 4
+    client.hset("unacked", "tag", json.dumps([json.loads(str(newest)), "finetune", "finetune"]))
+    client.rpop("finetune")  # as a worker does that dies before it notes what it took
+    assert sender.forget_lost() == []  # it may be on its way
+
+    for turn in (1, 2, 3, 4):  # as if they had been sent a minute ago
+        hint = RedisKeys(settings.repository).turn(f"s.t{turn:05d}")
+        client.pexpire(hint, client.pttl(hint) - 60_000)  # type: ignore[operator]
+
+    assert sender.forget_lost() == ["s.t00001"]
+    assert sender.hinted() == {"s"}
+    assert sender.send("s", 1)
+
+
 def test_reconcile_sends_what_is_queued_nowhere_and_tidies_markers(
     repository: Repository, settings: Settings, client: redis.Redis, own_process: None
 ) -> None:
@@ -115,8 +155,11 @@ def test_reconcile_sends_what_is_queued_nowhere_and_tidies_markers(
         repository.submissions.create(name, dataset_id="d", turns=turns, submission_id=name)
     repository.submissions.cancel("cancelled")
 
-    for _ in range(2):
+    for _ in range(3):
         tasks.reconcile(settings.repository)
+        for name in ("open.t00001", "forever.t00001"):
+            if client.exists(RedisKeys(settings.repository).missing(name)):
+                missing_for(client, settings, name, settings.lease_seconds)
 
     sent = [
         json.loads(
@@ -132,7 +175,7 @@ def test_reconcile_sends_what_is_queued_nowhere_and_tidies_markers(
     assert repository.submissions.count_open() == 2
 
 
-@pytest.mark.parametrize("task", ["fuse", "reconcile"])
+@pytest.mark.parametrize("task", ["fuse", "reconcile", "collect_garbage"])
 def test_a_task_of_beat_passes_over_a_repository_that_is_not_there_yet(
     task: str, own_process: None
 ) -> None:
