@@ -1,0 +1,43 @@
+"""What the tasks of one worker process share; made after the fork."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import redis
+from celery import current_app
+
+from coldfusion_queue.keys import RedisKeys
+from coldfusion_queue.metrics import TaskMetrics
+from coldfusion_queue.queue.connection import connect_redis
+from coldfusion_queue.queue.leases import TurnLeases
+from coldfusion_queue.queue.sending import TurnSender
+from coldfusion_queue.settings import Settings, load_settings
+
+__all__ = ["Process", "this_process"]
+
+
+@dataclass(frozen=True)
+class Process:
+    """Settings, Redis and metrics."""
+
+    settings: Settings
+    client: redis.Redis
+    metrics: TaskMetrics
+
+    def sender(self, repository: str) -> TurnSender:
+        """Sends turns of a repository."""
+        return TurnSender(current_app, self.client, self.settings, repository)
+
+    def leases(self, repository: str, holder: str) -> TurnLeases:
+        """Leases of a repository's turns."""
+        keys = RedisKeys(repository)
+        return TurnLeases(self.client, keys, holder, self.settings.lease_seconds)
+
+
+@functools.cache
+def this_process() -> Process:
+    """The one of this process."""
+    settings = load_settings()
+    return Process(settings, connect_redis(settings), TaskMetrics())

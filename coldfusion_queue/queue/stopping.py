@@ -1,0 +1,57 @@
+"""How a worker that is told to stop lets its running task end in order.
+
+The parent process gets the signal, the pool's child runs the task: one byte of shared memory
+tells it. The child saves a checkpoint, queues its turn again and returns; the parent then
+acknowledges and ends at once. A child that does not make it in time is killed, and its message
+goes back on the queue.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import signal
+import threading
+from types import FrameType
+
+__all__ = ["is_stopping", "stop_gently_on_signals"]
+
+log = logging.getLogger(__name__)
+
+#: Anonymous shared memory, made before the pool forks; a lock is not needed for one byte.
+_flag = mmap.mmap(-1, 1)
+
+
+def is_stopping() -> bool:
+    """Whether this worker was told to stop; asked in the pool's child."""
+    return _flag[0] != 0
+
+
+def stop_gently_on_signals(grace_seconds: float) -> None:
+    """Go before Celery's handlers of SIGTERM and SIGINT; call it when they are installed.
+
+    Celery's soft shutdown is of no use here: it tells the child nothing, and it sleeps the whole
+    grace period even if the task ends at once.
+
+    Args:
+        grace_seconds: after which the running task is killed and put back on the queue.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        _wrap(number, grace_seconds)
+
+
+def _wrap(number: int, grace_seconds: float) -> None:
+    celerys = signal.getsignal(number)
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        if not is_stopping():
+            _flag[0] = 1
+            # SIGQUIT is Celery's cold shutdown: it kills the child and requeues the message.
+            timer = threading.Timer(grace_seconds, os.kill, (os.getpid(), signal.SIGQUIT))
+            timer.daemon = True
+            timer.start()
+        if callable(celerys):
+            celerys(signum, frame)
+
+    signal.signal(number, handle)

@@ -1,0 +1,188 @@
+"""One delivery of a finetune task: take the lease, run the turn, and end it in order.
+
+However a turn ends, one of these is true when its message is acknowledged: the contribution is
+committed; the failure is recorded; the turn is queued again; another worker holds its lease; or
+it is left to ``reconcile``, which finds it in the bucket's records.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+
+from celery import Task
+from celery.exceptions import SoftTimeLimitExceeded
+
+from coldfusion_queue.crash_points import CrashPoint, reach
+from coldfusion_queue.errors import (
+    BrokerUnavailableError,
+    ColdFusionError,
+    DiskFullError,
+    RetryableError,
+    TrainingFailedError,
+)
+from coldfusion_queue.names import contribution_id
+from coldfusion_queue.queue.leases import Lease
+from coldfusion_queue.queue.process import Process
+from coldfusion_queue.queue.reporting import LeaseLostError, TurnCancelledError, TurnReporter
+from coldfusion_queue.queue.stopping import is_stopping
+from coldfusion_queue.records import Submission
+from coldfusion_queue.repository.repository import Repository
+from coldfusion_queue.turn import TurnInterrupted, run_turn
+
+__all__ = ["TurnDelivery"]
+
+log = logging.getLogger(__name__)
+
+#: A full disk is this machine's; another worker may have room.
+_RETRIED = (RetryableError, DiskFullError)
+
+_MAX_BACKOFF_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class TurnDelivery:
+    """A message that asks for one turn."""
+
+    task: Task
+    process: Process
+    repository: str
+    submission_id: str
+    turn: int
+
+    def handle(self) -> None:
+        """Run the turn unless it is over or another worker's, then send the next.
+
+        Raises:
+            celery.exceptions.Retry: an error that may pass; the message is sent again later.
+        """
+        leases = self.process.leases(self.repository, self._worker)
+        try:
+            with leases.hold(contribution_id(self.submission_id, self.turn)) as lease:
+                if not lease.is_held:
+                    self._log("turn_held", "another worker has this turn")
+                    return
+                reach(CrashPoint.TURN_LEASED)
+                opened = Repository.open(self.process.settings, name=self.repository)
+                submission = opened.submissions.find(self.submission_id)
+                if submission is None:
+                    self._log("turn_dropped", "submission unknown", level=logging.WARNING)
+                    return
+                if opened.submissions.status(submission).next_turn == self.turn:
+                    self._run(opened, submission, lease)
+            reach(CrashPoint.TURN_RELEASED)
+            self._send_next(opened, submission)
+        except TurnInterrupted as interruption:
+            self._hand_back(interruption)
+        except LeaseLostError:
+            self._log("turn_superseded", "another worker took this turn over")
+        except _RETRIED as error:
+            self._retry(error)
+
+    @property
+    def _worker(self) -> str:
+        return str(self.task.request.hostname or "unknown")
+
+    def _run(self, repository: Repository, submission: Submission, lease: Lease) -> None:
+        """Run a turn; errors that may pass are raised, any other ends the submission."""
+        self._log("turn_started", "turn started", starts=lease.starts)
+        started = time.monotonic()
+        ending = "failed"
+        try:
+            self._refuse_deadly(lease)
+            ending = self._finetune(repository, submission, lease)
+        except TurnCancelledError:
+            ending = "cancelled"
+            self._log("turn_cancelled", "turn cancelled")
+        except TurnInterrupted:
+            ending = "interrupted"
+            raise
+        except LeaseLostError:
+            ending = "superseded"
+            raise
+        except _RETRIED:
+            ending = "retried"
+            raise
+        except Exception as error:
+            self._fail(repository, error)
+        finally:
+            self.process.metrics.finetune_ended(ending, time.monotonic() - started)
+
+    def _finetune(self, repository: Repository, submission: Submission, lease: Lease) -> str:
+        reporter = TurnReporter(
+            self.process.client, repository, submission, self.turn, lease, self._worker
+        )
+        settings = self.process.settings
+        outcome = run_turn(repository, settings, submission, self.turn, reporter, is_stopping)
+        ending = "committed" if outcome.committed else "duplicate"
+        self._log(f"turn_{ending}", f"turn {ending}", base_version=outcome.base_version)
+        return ending
+
+    def _refuse_deadly(self, lease: Lease) -> None:
+        losses, limit = lease.starts - 1, self.process.settings.task_max_worker_losses
+        if losses > limit:
+            raise TrainingFailedError(
+                "this finetune",
+                f"its worker died {losses} times in it, expected at most {limit}",
+                "give the workers more memory, or ask for a smaller batch_size or max_length",
+            )
+
+    def _hand_back(self, interruption: TurnInterrupted) -> None:
+        """Queue the turn again for another worker; without a broker ``reconcile`` does it."""
+        with suppress(BrokerUnavailableError):
+            self.process.sender(self.repository).send_again(self.submission_id, self.turn)
+        reach(CrashPoint.TURN_HANDED_BACK)
+        steps = {"step": interruption.step, "num_steps": interruption.num_steps}
+        self._log("turn_interrupted", "turn interrupted, its worker is told to stop", **steps)
+
+    def _retry(self, error: ColdFusionError) -> None:
+        """Retry with backoff; after the last attempt record the failure, if the store lets us.
+
+        If it does not, the turn is simply forgotten: ``reconcile`` finds it in the bucket's
+        records and sends it again when the store is back.
+        """
+        attempt = self.task.request.retries
+        if attempt < self.process.settings.task_max_retries:
+            backoff = min(_MAX_BACKOFF_SECONDS, 2.0**attempt)
+            countdown = backoff * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, not a secret
+            self._log("turn_retried", f"turn will be retried: {error}", level=logging.WARNING)
+            with suppress(RetryableError):
+                self.process.sender(self.repository).keep(self.submission_id, self.turn)
+            raise self.task.retry(exc=error, countdown=countdown, max_retries=None)
+        try:
+            opened = Repository.open(self.process.settings, name=self.repository)
+            opened.submissions.fail(self.submission_id, self.turn, error)
+            self._log("turn_failed", f"turn failed: {error}", level=logging.ERROR)
+        except RetryableError:
+            self._log("turn_given_up", f"turn given up for now: {error}", level=logging.ERROR)
+
+    def _fail(self, repository: Repository, error: Exception) -> None:
+        if isinstance(error, SoftTimeLimitExceeded):
+            limit = self.process.settings.finetune_time_limit_seconds
+            error = TrainingFailedError(
+                "this finetune",
+                f"it took longer than {limit} s",
+                "ask for fewer epochs or max_examples, or raise "
+                "COLDFUSION_FINETUNE_TIME_LIMIT_SECONDS",
+            )
+        # The traceback stays in this worker's log, which is on the side of the data.
+        extra = {"event": "turn_failed", "submission": self.submission_id, "turn": self.turn}
+        log.error("turn failed", exc_info=error, extra=extra)
+        repository.submissions.fail(self.submission_id, self.turn, error)
+
+    def _send_next(self, repository: Repository, submission: Submission) -> None:
+        status = repository.submissions.status(submission)
+        if status.next_turn is not None:
+            self.process.sender(self.repository).send(self.submission_id, status.next_turn)
+            return
+        repository.submissions.close(self.submission_id)
+        reach(CrashPoint.SUBMISSION_CLOSED)
+
+    def _log(
+        self, event: str, message: str, *, level: int = logging.INFO, **numbers: object
+    ) -> None:
+        ids = {"submission": self.submission_id, "turn": self.turn}
+        log.log(level, "%s", message, extra={"event": event, **ids, **numbers})
