@@ -1,0 +1,243 @@
+"""What no record names: attempts, checkpoints, markers and data that were left behind."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+from coldfusion_queue.errors import InvalidRecordError
+from coldfusion_queue.records import Contribution, Submission
+from coldfusion_queue.repository.committing import SHARED_FILE
+from coldfusion_queue.repository.garbage import Garbage, Kind, garbage
+from coldfusion_queue.repository.repository import Repository
+from coldfusion_queue.repository.retention import TOMBSTONE
+from coldfusion_queue.repository.survey import Folder, Survey, by_attempt
+from coldfusion_queue.store import ObjectInfo
+
+__all__ = [
+    "attempts",
+    "base_attempts",
+    "checkpoints",
+    "datasets",
+    "datasets_prefix",
+    "has_turns_left",
+    "is_committed",
+    "markers",
+    "unmarked_contributions",
+    "unmarked_submissions",
+]
+
+_CONTRIBUTION = "contribution.json"
+_SUBMISSION = "submission.json"
+_DATASET = "dataset.json"
+
+
+def unmarked_contributions(survey: Survey) -> Iterator[Garbage]:
+    """Contributions that are committed and undecided, but in no inbox: fusions never see them.
+
+    A worker that slept for longer than the grace, between its marker and its record, leaves one
+    when the marker was collected meanwhile. That they are found here is why collecting old
+    markers is safe.
+    """
+    keys = survey.repository.keys
+    for name, folder in survey.folders(keys.contributions).items():
+        key = keys.inbox_marker(name)
+        if _CONTRIBUTION not in folder or survey.is_decided(name) or survey.exists(key):
+            continue
+        reason = "committed and undecided, but its marker is gone; no fusion would find it"
+        written_at = folder[_CONTRIBUTION].last_modified
+        yield Garbage(Kind.UNMARKED_CONTRIBUTION, name, (key,), 0, written_at, reason)
+
+
+def unmarked_submissions(survey: Survey) -> Iterator[Garbage]:
+    """Submissions with turns left that are not marked as open: nobody would send their turns.
+
+    They come about as unmarked contributions do. Younger ones than the grace are looked at only,
+    so that finished ones are not read for ever; a collection has to run once in this time.
+    """
+    keys = survey.repository.keys
+    for name, folder in survey.folders(keys.submissions).items():
+        key = keys.open_submission(name)
+        if set(folder) != {_SUBMISSION} or survey.exists(key):
+            continue
+        record = folder[_SUBMISSION]
+        if not survey.is_old([record]) and has_turns_left(survey.repository, name):
+            reason = "it has turns left, but its marker is gone; nobody would send them"
+            at = record.last_modified
+            yield Garbage(Kind.UNMARKED_SUBMISSION, name, (key,), 0, at, reason)
+
+
+def has_turns_left(repository: Repository, submission_id: str) -> bool:
+    """Whether a worker has something to do for a submission at this moment."""
+    try:
+        submission = repository.submissions.find(submission_id)
+    except InvalidRecordError:
+        return False
+    if submission is None or submission.kind != "finetune":
+        return False
+    return repository.submissions.status(submission).next_turn is not None
+
+
+def attempts(survey: Survey) -> Iterator[Garbage]:
+    """Files of finetunes that did not commit them.
+
+    What is committed is read only where the names do not tell: a contribution with a record and
+    one folder of files has no other attempt, unless the committed one's files were collected.
+    """
+    for name, folder in survey.folders(survey.repository.keys.contributions).items():
+        found = by_attempt(folder)
+        record: Contribution | None = None
+        if _CONTRIBUTION in folder:
+            record = survey.contribution(name) if _may_be_two(folder, len(found)) else None
+            if record is None:
+                continue
+        for attempt, files in found.items():
+            keys = [item.key for item in files]
+            if survey.is_old(files) and not (record and is_committed(record, attempt, keys)):
+                reason = "nobody committed it, " if record is None else "another was committed, "
+                reason += "and it is older than the grace"
+                yield garbage(Kind.ATTEMPT, f"{name}/{attempt}", files, reason)
+
+
+def is_committed(record: Contribution, attempt: str, keys: Iterable[str]) -> bool:
+    """Whether an attempt is the one that a contribution's record names."""
+    named = {file.key for file in (record.shared, record.head) if file is not None}
+    return attempt == record.attempt or not named.isdisjoint(keys)
+
+
+def _may_be_two(folder: Folder, num_attempts: int) -> bool:
+    # Of a collected contribution the head is left; anything else may be another attempt's.
+    is_collected = TOMBSTONE in folder
+    has_weights = any(path.endswith(f"/{SHARED_FILE}") for path in folder)
+    return num_attempts > 1 or (is_collected and has_weights)
+
+
+def checkpoints(survey: Survey) -> Iterator[Garbage]:
+    """Checkpoints of turns that are over, or that were not recorded."""
+    keys = survey.repository.keys
+    for name, folder in survey.folders(keys.all_checkpoints).items():
+        is_over = survey.exists(keys.contribution(name))
+        ending = _ending(survey, name.rpartition(".t")[0])
+        for attempt, files in by_attempt(folder).items():
+            is_recorded = survey.exists(keys.checkpoint(name, attempt))
+            if is_over:
+                reason = "its turn is committed"
+            elif not survey.is_old(files):
+                continue
+            elif ending is not None:
+                reason = f"its submission {ending}"
+            elif not is_recorded:
+                reason = "it was never recorded, and is older than the grace"
+            else:
+                continue
+            yield garbage(Kind.CHECKPOINT, f"{name}/{attempt}", files, reason)
+
+
+def _ending(survey: Survey, submission_id: str) -> str | None:
+    keys = survey.repository.keys
+    if survey.exists(keys.failure(submission_id)):
+        return "failed"
+    if survey.exists(keys.cancellation(submission_id)):
+        return "was cancelled"
+    return None if survey.exists(keys.submission(submission_id)) else "does not exist"
+
+
+def markers(survey: Survey) -> Iterator[Garbage]:
+    """Markers whose contribution or submission did not come.
+
+    A contribution that comes later all the same is found by ``unmarked_contributions``, a
+    submission by ``unmarked_submissions``.
+    """
+    keys = survey.repository.keys
+    for name, marker in survey.folders(keys.inbox).items():
+        # Whoever uploads now will want the marker in a moment.
+        uploaded = survey.folders(keys.contributions).get(name, {})
+        seen = [*marker.values(), *uploaded.values()]
+        if _CONTRIBUTION not in uploaded and survey.is_old(seen):
+            reason = "its contribution was not committed within the grace"
+            yield garbage(Kind.MARKER, name, marker.values(), reason)
+    for name, marker in survey.folders(keys.open_submissions).items():
+        if not survey.exists(keys.submission(name)) and survey.is_old(marker.values()):
+            reason = "its submission was not recorded within the grace"
+            yield garbage(Kind.MARKER, name, marker.values(), reason)
+
+
+def base_attempts(survey: Survey) -> Iterator[Garbage]:
+    """Attempts at base versions that were not published.
+
+    A version's only folder is the published one, so the ledger is read only where there are two.
+    An attempt at a version to come may yet be published, see ``Kind.CANDIDATE``.
+    """
+    found: defaultdict[int, dict[str, Folder]] = defaultdict(dict)
+    bases = survey.repository.keys.bases
+    for name, folder in survey.folders(bases).items():
+        number = name.partition("-")[0]
+        if number.isdecimal():
+            found[int(number)][f"{bases}{name}/"] = folder
+    for version, folders in found.items():
+        is_open = version > survey.version
+        published = survey.published(version).prefix if len(folders) > 1 and not is_open else None
+        for prefix, folder in folders.items():
+            if not survey.is_old(folder.values()):
+                continue
+            if is_open:
+                reason = "its fusion ended without a ledger entry"
+                yield garbage(Kind.CANDIDATE, prefix, folder.values(), reason)
+            elif published is not None and prefix != published:
+                reason = f"another attempt became base version {version}"
+                yield garbage(Kind.BASE_ATTEMPT, prefix, folder.values(), reason)
+
+
+def datasets_prefix(repository: Repository) -> str:
+    """Prefix of all datasets."""
+    return f"{repository.name}/datasets/"
+
+
+def datasets(survey: Survey) -> Iterator[Garbage]:
+    """Data without a record, and datasets that no submission names."""
+    names = _Names(survey)
+    for name, folder in survey.folders(datasets_prefix(survey.repository)).items():
+        if not survey.is_old(folder.values()):
+            continue
+        if _DATASET not in folder:
+            reason = "its upload broke off, and is older than the grace"
+        elif not names.has(name, folder[_DATASET]):
+            reason = "no submission names it, and it is older than the grace"
+        else:
+            continue
+        yield garbage(Kind.DATASET, name, folder.values(), reason)
+
+
+class _Names:
+    """Which datasets submissions name, with few of them read.
+
+    A submission is recorded right after its dataset. So the first that is younger than a dataset
+    mostly names it; all of them are read only for a dataset that none of them names.
+    """
+
+    def __init__(self, survey: Survey) -> None:
+        self._repository = survey.repository
+        folders = survey.folders(survey.repository.keys.submissions)
+        recorded = {name: f[_SUBMISSION] for name, f in folders.items() if _SUBMISSION in f}
+        ordered = sorted((item.last_modified, name) for name, item in recorded.items())
+        self._times = [time for time, _ in ordered]
+        self._ids = [name for _, name in ordered]
+        self._read: dict[str, Submission | None] = {}
+
+    def has(self, dataset_id: str, record: ObjectInfo) -> bool:
+        """Whether a submission names a dataset; one that cannot be read may name any."""
+        first = bisect_left(self._times, record.last_modified)
+        for name in [*self._ids[first:], *reversed(self._ids[:first])]:
+            submission = self._submission(name)
+            if submission is None or submission.dataset_id == dataset_id:
+                return True
+        return False
+
+    def _submission(self, name: str) -> Submission | None:
+        if name not in self._read:
+            try:
+                self._read[name] = self._repository.submissions.find(name)
+            except InvalidRecordError:
+                self._read[name] = None
+        return self._read[name]
