@@ -243,6 +243,13 @@ class Settings(BaseSettings):
                     f"({self.visibility_timeout_seconds}): the broker would start "
                     "the task a second time while it still runs"
                 )
+        if self.gc_grace_seconds < self.finetune_time_limit_seconds + 60:
+            problems.append(
+                f"COLDFUSION_GC_GRACE_SECONDS is {self.gc_grace_seconds}, expected at least 60 s "
+                "more than COLDFUSION_FINETUNE_TIME_LIMIT_SECONDS "
+                f"({self.finetune_time_limit_seconds}): what a finetune needs would be collected "
+                "while it still runs"
+            )
         for name in ("s3_ca_file", "broker_ca_file"):
             path = getattr(self, name)
             if path is not None and not path.is_file():

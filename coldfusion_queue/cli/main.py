@@ -16,6 +16,7 @@ from coldfusion_queue.cli.config import config
 from coldfusion_queue.cli.contribute import contribute
 from coldfusion_queue.cli.demo import demo
 from coldfusion_queue.cli.doctor import doctor
+from coldfusion_queue.cli.gc import gc
 from coldfusion_queue.cli.history import history
 from coldfusion_queue.cli.init import init
 from coldfusion_queue.cli.policy import policy
@@ -54,6 +55,7 @@ for _command in (
     contribute,
     cancel,
     policy,
+    gc,
     doctor,
     config,
     completion,
