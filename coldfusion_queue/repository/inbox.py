@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
+from coldfusion_queue.crash_points import CrashPoint, reach
 from coldfusion_queue.errors import InvalidRecordError
 from coldfusion_queue.keys import ObjectKeys
 from coldfusion_queue.records import Contribution
 from coldfusion_queue.repository.committing import Contributions
-from coldfusion_queue.store import Store
+from coldfusion_queue.store import ObjectInfo, Store
 
 __all__ = ["Inbox", "InboxContents", "PendingContribution"]
+
+#: Markers that are looked at at once: each costs two requests, and most of a request is waiting.
+_NUM_THREADS = 16
+#: Markers that the threads are given at a time, so that little is under way when one of them fails.
+_BATCH = 16 * _NUM_THREADS
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,16 @@ class InboxContents:
     """Contributions whose record cannot be read, by id."""
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What became of the contribution of one marker."""
+
+    marker: ObjectInfo
+    is_decided: bool = False
+    error: InvalidRecordError | None = None
+    contribution: Contribution | None = None
+
+
 class Inbox:
     """Lists what is pending; the cost follows the pending ones, not the history."""
 
@@ -51,18 +68,15 @@ class Inbox:
         """
         found: list[PendingContribution] = []
         unreadable: dict[str, InvalidRecordError] = {}
-        for marker in list(self._store.list(self._keys.inbox)):
-            name = marker.key.rpartition("/")[2]
-            if self._store.stat(self._keys.decision(name)) is not None:
+        for seen in self._seen():
+            name = seen.marker.key.rpartition("/")[2]
+            if seen.is_decided:
                 self.remove([name])
-                continue
-            try:
-                contribution = self._contributions.find(name)
-            except InvalidRecordError as error:
-                unreadable[name] = error  # one bad record must not hold up the others
-                continue
-            if contribution is not None:  # else it is about to follow, or its worker died
-                found.append(PendingContribution(contribution, marker.last_modified))
+                reach(CrashPoint.FUSE_UNMARKED)
+            elif seen.error is not None:
+                unreadable[name] = seen.error  # one bad record must not hold up the others
+            elif seen.contribution is not None:  # else it is about to follow, or its worker died
+                found.append(PendingContribution(seen.contribution, seen.marker.last_modified))
         found.sort(key=lambda item: (item.arrived_at, item.contribution.contribution_id))
         return InboxContents(found, unreadable)
 
@@ -73,3 +87,18 @@ class Inbox:
     def remove(self, contribution_ids: list[str]) -> None:
         """Delete the markers of decided contributions."""
         self._store.delete(self._keys.inbox_marker(name) for name in contribution_ids)
+
+    def _seen(self) -> Iterator[_Seen]:
+        markers = list(self._store.list(self._keys.inbox))
+        with ThreadPoolExecutor(_NUM_THREADS, "inbox") as threads:
+            for start in range(0, len(markers), _BATCH):
+                yield from threads.map(self._see, markers[start : start + _BATCH])
+
+    def _see(self, marker: ObjectInfo) -> _Seen:
+        name = marker.key.rpartition("/")[2]
+        if self._store.stat(self._keys.decision(name)) is not None:
+            return _Seen(marker, is_decided=True)
+        try:
+            return _Seen(marker, contribution=self._contributions.find(name))
+        except InvalidRecordError as error:
+            return _Seen(marker, error=error)

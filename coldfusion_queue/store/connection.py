@@ -37,6 +37,8 @@ _DENIED = {
     "RequestTimeTooSkewed": "this machine's clock",
     "AuthorizationHeaderMalformed": "COLDFUSION_S3_REGION",
 }
+#: As many as look into an inbox at once, and a few.
+_MIN_CONNECTIONS = 20
 _RETRYABLE_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 
 
@@ -59,7 +61,8 @@ def connect(
     """
     attempts = max_attempts or settings.s3_max_attempts
     pool = urllib3.PoolManager(
-        maxsize=2 * settings.transfer_threads + 4,
+        # Connections that are kept open; of more threads some would connect anew each time.
+        maxsize=max(_MIN_CONNECTIONS, 2 * settings.transfer_threads + 4),
         timeout=Timeout(
             connect=settings.s3_connect_timeout_seconds, read=settings.s3_read_timeout_seconds
         ),
