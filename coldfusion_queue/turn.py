@@ -7,18 +7,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar
-
-from tenacity import (
-    Retrying,
-    before_sleep_log,
-    retry_if_exception_type,
-    stop_after_delay,
-    wait_random_exponential,
-)
+from typing import TYPE_CHECKING, NoReturn
 
 from coldfusion_queue.cache import LocalCache
 from coldfusion_queue.crash_points import CrashPoint, reach
@@ -30,32 +21,19 @@ from coldfusion_queue.errors import (
     InvalidRecordError,
     InvalidTensorFileError,
     NotFoundError,
-    StoreUnavailableError,
 )
-from coldfusion_queue.names import actor, contribution_id
-from coldfusion_queue.records import (
-    BaseVersion,
-    Checkpoint,
-    Contribution,
-    DatasetRecord,
-    Submission,
-)
-from coldfusion_queue.repository.committing import HEAD_FILE, SHARED_FILE
+from coldfusion_queue.names import contribution_id
+from coldfusion_queue.records import BaseVersion, Checkpoint, DatasetRecord, Submission
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings
+from coldfusion_queue.uploading import Finetuned, upload_and_commit
 
 if TYPE_CHECKING:
-    from coldfusion_queue.finetune.run import FinetuneResult
     from coldfusion_queue.finetune.training import FinetuneInterrupted, Progress
 
 __all__ = ["Phase", "TurnInterrupted", "TurnOutcome", "never_stop", "run_turn"]
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-_FIRST_BACKOFF_SECONDS = 1.0
-_MAX_BACKOFF_SECONDS = 30.0
 
 #: What is wrong with a checkpoint, or with the base version that it is of.
 _UNUSABLE = (
@@ -131,7 +109,7 @@ def run_turn(
 
     Idempotent: a turn that is committed is left alone; of two attempts at once, one is committed
     and the other's files are deleted.
-    Timeout: upload and commit are tried again for ``upload_patience_seconds`` each.
+    Timeout: see ``uploading.upload_and_commit``.
     Writes: see ``repository.committing`` and ``repository.checkpoints``.
 
     Args:
@@ -155,10 +133,12 @@ def run_turn(
         return TurnOutcome(name, committed=False, base_version=done.base_version)
     with disk_errors(), tempfile.TemporaryDirectory(prefix="coldfusion-") as work_dir:
         this = _Turn(repository, settings, submission, turn, report, should_stop, Path(work_dir))
-        contribution = this.upload(this.finetune())
-    committed = _patiently(settings, lambda: repository.contributions.commit(contribution))
+        finetuned = this.finetune()
+        reach(CrashPoint.TURN_TRAINED)
+        report(Phase.UPLOADING, finetuned.base.version, None)
+        committed = upload_and_commit(repository, settings, finetuned)
     _clean(repository, name)
-    return TurnOutcome(name, committed, contribution.base_version)
+    return TurnOutcome(name, committed, finetuned.base.version)
 
 
 def _clean(repository: Repository, name: str) -> None:
@@ -166,27 +146,6 @@ def _clean(repository: Repository, name: str) -> None:
     with suppress(ColdFusionError):
         repository.checkpoints.delete(name)
     reach(CrashPoint.COMMIT_CLEANED)
-
-
-def _patiently(settings: Settings, act: Callable[[], T]) -> T:
-    """Do what may be repeated until the store is there, with backoff and jitter."""
-    retrying = Retrying(
-        retry=retry_if_exception_type(StoreUnavailableError),
-        stop=stop_after_delay(settings.upload_patience_seconds),
-        wait=wait_random_exponential(multiplier=_FIRST_BACKOFF_SECONDS, max=_MAX_BACKOFF_SECONDS),
-        before_sleep=before_sleep_log(log, logging.WARNING),
-        reraise=True,
-    )
-    return retrying(act)
-
-
-@dataclass(frozen=True)
-class _Finetuned:
-    """What a finetune leaves on this machine's disk."""
-
-    base: BaseVersion
-    dataset: DatasetRecord
-    files: FinetuneResult
 
 
 @dataclass(frozen=True)
@@ -205,17 +164,17 @@ class _Turn:
     def name(self) -> str:
         return contribution_id(self.submission.submission_id, self.number)
 
-    def finetune(self) -> _Finetuned:
-        """Go on from the checkpoint, if there is one of use, or begin with the newest base."""
-        checkpoint = self.repository.checkpoints.newest(self.name)
-        self._stop_if_asked(checkpoint)
-        if checkpoint is not None:
+    def finetune(self) -> Finetuned:
+        """Go on from the newest checkpoint that is of use, or begin with the newest base."""
+        checkpoints = self.repository.checkpoints.all(self.name)
+        self._stop_if_asked(checkpoints[0] if checkpoints else None)
+        for checkpoint in checkpoints:
             try:
                 return self._finetune(self._base_of(checkpoint), checkpoint)
             except _UNUSABLE as error:
                 ids = {"contribution": self.name, "step": checkpoint.step}
                 event = {"event": "checkpoint_unusable"}
-                log.warning("turn begins again: %s", error, extra=event | ids)
+                log.warning("checkpoint passed over: %s", error, extra=event | ids)
         return self._finetune(self.repository.ledger.base_version(), None)
 
     def _base_of(self, checkpoint: Checkpoint) -> BaseVersion:
@@ -225,7 +184,7 @@ class _Turn:
             raise DigestMismatchError(what, base.digest, checkpoint.base_digest)
         return base
 
-    def _finetune(self, base: BaseVersion, checkpoint: Checkpoint | None) -> _Finetuned:
+    def _finetune(self, base: BaseVersion, checkpoint: Checkpoint | None) -> Finetuned:
         # torch and transformers are loaded here, in the pool's child, never in the worker's
         # parent: a CUDA context does not survive a fork.
         from coldfusion_queue.finetune.run import FinetuneRequest, finetune
@@ -259,8 +218,7 @@ class _Turn:
                 )
             except FinetuneInterrupted as interruption:
                 self._save(interruption, base, checkpoint)
-        reach(CrashPoint.TURN_TRAINED)
-        return _Finetuned(base, dataset, files)
+        return Finetuned(self.submission, self.number, base, dataset, files)
 
     def _stop_if_asked(self, checkpoint: Checkpoint | None) -> None:
         if self.should_stop():
@@ -307,31 +265,6 @@ class _Turn:
         path = self.work_dir / "previous_head.safetensors"
         self.repository.store.download(last.head, path)
         return path
-
-    def upload(self, finetuned: _Finetuned) -> Contribution:
-        """Upload the files; what is returned names them and is not committed yet."""
-        self.report(Phase.UPLOADING, finetuned.base.version, None)
-        files = {SHARED_FILE: finetuned.files.shared, HEAD_FILE: finetuned.files.head}
-        attempt, uploaded = _patiently(
-            self.settings, lambda: self.repository.contributions.upload(self.name, files)
-        )
-        return Contribution(
-            contribution_id=self.name,
-            submission_id=self.submission.submission_id,
-            contributor_id=self.submission.contributor_id,
-            dataset_id=self.submission.dataset_id,
-            turn=self.number,
-            attempt=attempt,
-            base_version=finetuned.base.version,
-            base_digest=finetuned.base.digest,
-            form=self.settings.contribution_form,
-            shared=uploaded[SHARED_FILE],
-            head=uploaded[HEAD_FILE],
-            num_examples=finetuned.dataset.splits["train"].num_examples,
-            metrics=finetuned.files.metrics,
-            created_at=datetime.now(UTC),
-            created_by=actor(),
-        )
 
 
 @contextmanager

@@ -64,12 +64,17 @@ class Checkpoints:
         return checkpoint
 
     def newest(self, contribution_id: str) -> Checkpoint | None:
-        """The checkpoint of a turn with the most steps, or None if it has none.
+        """The checkpoint of a turn with the most steps, or None if it has none; see ``all``."""
+        return next(iter(self.all(contribution_id)), None)
+
+    def all(self, contribution_id: str) -> list[Checkpoint]:
+        """The checkpoints of a turn, the one with the most steps first.
 
         One whose record cannot be read is logged and passed over.
         """
         found = list(self._readable(contribution_id))
-        return max(found, key=lambda item: (item.step, item.created_at, item.attempt), default=None)
+        found.sort(key=lambda item: (item.step, item.created_at, item.attempt), reverse=True)
+        return found
 
     def download(self, checkpoint: Checkpoint, path: Path) -> None:
         """Fetch the tensors of a checkpoint into a local file, the digest checked.
