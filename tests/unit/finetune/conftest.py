@@ -1,0 +1,78 @@
+"""Requests for finetunes on files of this machine, without a store."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from coldfusion_queue.finetune.run import FinetuneRequest
+from coldfusion_queue.intake.prepare import prepare_dataset
+from coldfusion_queue.records import DatasetRecord, FileRecord, Hyperparameters, SplitRecord
+from coldfusion_queue.settings import Settings, load_settings
+from tests.conftest import CORPUS
+
+MakeRequest = Callable[..., FinetuneRequest]
+
+#: 20 examples in batches of 8 are 3 steps an epoch, the last of 4 examples: 9 steps.
+QUICK = Hyperparameters(
+    epochs=3, batch_size=8, learning_rate=1e-3, max_length=32, dropout=0.2, warmup_fraction=0.3
+)
+NUM_STEPS = 9
+
+
+def rows(kind: str) -> str:
+    generator = random.Random(3)
+    found = []
+    for index in range(20):
+        label = index / 7 if kind == "regression" else f"label{index % 3}"
+        found.append({"text": f"{generator.choice(CORPUS)} {index}", "label": label})
+    return "\n".join(json.dumps(row) for row in found)
+
+
+@pytest.fixture
+def quick_settings() -> Settings:
+    """A finetune on the CPU that reports at its end alone."""
+    return load_settings(device="cpu", progress_interval_seconds=1e6)
+
+
+@pytest.fixture
+def make_request(tiny_model_dir: Path, tmp_path: Path) -> MakeRequest:
+    """``make_request(kind, **changes)``: a request, with changes to the hyperparameters."""
+
+    def make(kind: str = "classification", **changes: object) -> FinetuneRequest:
+        data, work_dir = tmp_path / f"{kind}-data", tmp_path / f"{kind}-prepared"
+        for directory in (data, work_dir):
+            directory.mkdir()
+        for split in ("train", "validation"):
+            (data / f"{split}.jsonl").write_text(rows(kind), encoding="utf-8")
+        prepared = prepare_dataset(str(data), work_dir=work_dir)
+        splits = {
+            name: SplitRecord(
+                file=FileRecord(key=name, digest=split.digest, num_bytes=split.num_bytes),
+                num_examples=split.num_examples,
+            )
+            for name, split in prepared.splits.items()
+        }
+        return FinetuneRequest(
+            base_dir=tiny_model_dir,
+            dataset=DatasetRecord(
+                dataset_id=prepared.dataset_id,
+                objective=prepared.objective,
+                is_pair=prepared.is_pair,
+                labels=prepared.labels,
+                splits=splits,
+            ),
+            splits={name: split.path for name, split in prepared.splits.items()},
+            hyperparameters=QUICK.model_copy(update=changes),
+            turn=1,
+            previous_head=None,
+            form="delta",
+            checkpoint=None,
+            should_stop=lambda: False,
+        )
+
+    return make
