@@ -20,7 +20,8 @@
     │   ├── DigestMismatchError         15  bytes that are not the recorded ones
     │   ├── InvalidRecordError          15  an object that is not the record it should be
     │   ├── TrainingFailedError         16  the finetune itself went wrong
-    │   └── ProcessFailedError          18  a process of the local stack did not come up
+    │   ├── ProcessFailedError          18  a process of the local stack did not come up
+    │   └── AuditFailedError            19  the bucket is not what the protocol promises
     └── RetryableError                  it may work later: back off with jitter, bounded
         ├── BrokerUnavailableError      5   Redis does not answer
         ├── StoreUnavailableError       6   the object store does not answer
@@ -41,6 +42,7 @@ from typing import ClassVar
 __all__ = [
     "AccessDeniedError",
     "AlreadyExistsError",
+    "AuditFailedError",
     "BrokerUnavailableError",
     "ColdFusionError",
     "DigestMismatchError",
@@ -342,6 +344,20 @@ class ProcessFailedError(PermanentError):
     problem: str
     log: str
     tail: str
+
+
+@dataclass(eq=False)
+class AuditFailedError(PermanentError):
+    """An audit found that invariants of the repository do not hold."""
+
+    exit_code = 19
+    template = (
+        "repository {repository}: {num_findings} findings, expected none; "
+        "docs/operations.md says what each check means"
+    )
+
+    repository: str
+    num_findings: int
 
 
 @dataclass(eq=False)

@@ -10,6 +10,7 @@ from typing import NoReturn
 import click
 
 from coldfusion_queue import __version__
+from coldfusion_queue.cli.audit import audit
 from coldfusion_queue.cli.cancel import cancel
 from coldfusion_queue.cli.completion import completion
 from coldfusion_queue.cli.config import config
@@ -57,6 +58,7 @@ for _command in (
     policy,
     gc,
     doctor,
+    audit,
     config,
     completion,
 ):
