@@ -174,6 +174,11 @@ def test_a_port_that_is_no_service_link_is_a_misspelt_setting(
             id="fusion-as-long-as-visibility",
         ),
         pytest.param(
+            {"FINETUNE_TIME_LIMIT_SECONDS": "600", "GC_GRACE_SECONDS": "659"},
+            ["COLDFUSION_GC_GRACE_SECONDS is 659", "60 s more", "(600)", "still runs"],
+            id="grace-shorter-than-a-finetune",
+        ),
+        pytest.param(
             {"S3_CA_FILE": "/no/such/file.pem"},
             ["COLDFUSION_S3_CA_FILE: no file at /no/such/file.pem"],
             id="missing-ca-file",
@@ -194,6 +199,7 @@ def test_settings_that_fit_together_are_taken(monkeypatch: pytest.MonkeyPatch) -
         S3_ACCESS_KEY="key",
         S3_SECRET_KEY="secret",
         FINETUNE_TIME_LIMIT_SECONDS="500",
+        GC_GRACE_SECONDS="560",
         FUSION_TIME_LIMIT_SECONDS="500",
         VISIBILITY_TIMEOUT_SECONDS="600",
     )
