@@ -49,7 +49,7 @@ if now - since < tonumber(ARGV[1]) then
   return 0
 end
 redis.call('DEL', KEYS[2])
-redis.call('SET', KEYS[1], 'sending', 'EX', ARGV[2])
+redis.call('SET', KEYS[1], 'sending', 'PX', ARGV[2])
 return 1
 """
 
@@ -61,7 +61,6 @@ end
 return 0
 """
 
-_SENDING_SECONDS = 30
 
 
 class TurnSender:
@@ -75,6 +74,9 @@ class TurnSender:
         self._settings = settings
         self._repository = repository
         self._keys = RedisKeys(repository)
+        # A sender that dies before its message is sent holds the turn up no longer than a worker
+        # that dies with it.
+        self._sending_milliseconds = int(1000 * settings.lease_seconds / 3)
         self._mark_sent = client.register_script(_MARK_SENT)
         self._claim_missing = client.register_script(_CLAIM_MISSING)
         self._drop_if_sent = client.register_script(_DROP_IF_SENT)
@@ -94,7 +96,7 @@ class TurnSender:
         """
         with broker_errors(self._settings):
             hint = self._keys.turn(contribution_id(submission_id, turn))
-            if not self._client.set(hint, "sending", nx=True, ex=_SENDING_SECONDS):
+            if not self._client.set(hint, "sending", nx=True, px=self._sending_milliseconds):
                 return False
             self._publish(submission_id, turn)
         return True
@@ -114,7 +116,7 @@ class TurnSender:
         patience = int(1000 * self._settings.lease_seconds / 6)
         with broker_errors(self._settings):
             keys = [self._keys.turn(name), self._keys.missing(name)]
-            if not self._claim_missing(keys=keys, args=[patience, _SENDING_SECONDS]):
+            if not self._claim_missing(keys=keys, args=[patience, self._sending_milliseconds]):
                 return False
             reach(CrashPoint.RECONCILE_FOUND)
             self._publish(submission_id, turn)
@@ -128,7 +130,7 @@ class TurnSender:
         """
         with broker_errors(self._settings):
             name = contribution_id(submission_id, turn)
-            self._client.set(self._keys.turn(name), "sending", ex=_SENDING_SECONDS)
+            self._client.set(self._keys.turn(name), "sending", px=self._sending_milliseconds)
             self._publish(submission_id, turn)
 
     def keep(self, submission_id: str, turn: int) -> None:

@@ -20,6 +20,7 @@ from coldfusion_queue.queue.connection import broker_errors
 from coldfusion_queue.queue.lock import single_flight
 from coldfusion_queue.queue.process import Process, this_process
 from coldfusion_queue.queue.turns import TurnDelivery
+from coldfusion_queue.repository import collecting
 from coldfusion_queue.repository.fusing import FusionReport, fuse_once
 from coldfusion_queue.repository.repository import Repository
 
@@ -81,22 +82,21 @@ def reconcile(repository: str) -> None:
 
 @shared_task(name="coldfusion.collect_garbage")
 def collect_garbage(repository: str) -> None:
-    """Delete what no record needs any more; see ``repository.garbage``.
+    """Delete what no record needs any more; see ``repository.collecting``.
 
-    Idempotent: what was broken off is gone on with by the next call.
+    Idempotent: see ``repository.collecting``.
     Timeout: ``fusion_time_limit_seconds``.
     Writes: ``coldfusion:<repository>:garbage-lock``.
     """
-    from coldfusion_queue.repository.garbage import collect_garbage as collect
-
     process = this_process()
     with _left_to_beat("garbage"):
         opened = Repository.open(process.settings, name=repository)
         with _alone(process, RedisKeys(repository).garbage_lock) as is_free:
             if is_free:
-                done = collect(opened, process.settings)
-                extra = {"event": "garbage_collected", "bytes": done.num_bytes}
-                log.info("%d items of garbage collected", len(done.items), extra=extra)
+                done = collecting.collect_garbage(opened, process.settings.gc_grace_seconds)
+                num_bytes = sum(item.num_bytes for item in done)
+                extra = {"event": "garbage_collected", "bytes": num_bytes}
+                log.info("%d items of garbage collected", len(done), extra=extra)
 
 
 @contextmanager

@@ -1,0 +1,401 @@
+"""A real process is killed at every named point of the protocol; nothing is lost or doubled.
+
+Each point has its own test: it is armed, something is done that reaches it, the process dies with
+SIGKILL and is started again, and everything runs on to quiescence. Then what was submitted is
+decided exactly once, and the auditor, which shares no code with what writes, has no finding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from coldfusion_queue.audit import audit
+from coldfusion_queue.crash_points import CrashPoint
+from coldfusion_queue.names import contribution_id
+from coldfusion_queue.queue.app import make_app
+from coldfusion_queue.queue.sending import TurnSender
+from coldfusion_queue.records import Contribution, Hyperparameters, Policy, Submission
+from coldfusion_queue.repository.collecting import collect_garbage
+from coldfusion_queue.repository.policy import change_policy
+from tests.acceptance.conftest import MakeWorld
+from tests.acceptance.world import World, eventually, rows, write_rows
+from tests.injector import Injector
+
+pytestmark = pytest.mark.slow
+
+#: Everything that recovers is quick.
+QUICK = {
+    "COLDFUSION_LEASE_SECONDS": "3",
+    "COLDFUSION_RECONCILE_INTERVAL_SECONDS": "0.5",
+    "COLDFUSION_FUSION_INTERVAL_SECONDS": "0.5",
+    "COLDFUSION_FUSION_LOCK_SECONDS": "1",
+    "COLDFUSION_PROGRESS_INTERVAL_SECONDS": "0.05",
+    "COLDFUSION_SOFT_SHUTDOWN_SECONDS": "10",
+}
+SHORT = Hyperparameters(epochs=1, batch_size=8, max_length=16)
+LONG = Hyperparameters(epochs=100, batch_size=8, max_length=16)
+DIVERGING = Hyperparameters(epochs=2, batch_size=8, max_length=16, learning_rate=1e30)
+WORKERS = {"finetune_worker": "finetune0", "fusion_worker": "fusion_worker"}
+
+
+class Scene:
+    """A repository with workers that can be killed, and what was asked of it."""
+
+    def __init__(self, world: World, injector: Injector, dataset_id: str) -> None:
+        self.world = world
+        self.injector = injector
+        self.repository = world.repository
+        self._dataset_id = dataset_id
+        settings = world.settings
+        self._sender = TurnSender(make_app(settings), world.redis, settings, settings.repository)
+        self._expected: list[str] = []
+        self._failing: list[str] = []
+
+    # --- what a test does ---------------------------------------------------------------------
+
+    def submit(
+        self,
+        turns: int = 1,
+        how: Hyperparameters = SHORT,
+        *,
+        send: bool = True,
+        fails: bool = False,
+    ) -> Submission:
+        """A submission of the one dataset; its end is checked by ``check``."""
+        submission = self.repository.submissions.create(
+            "notes", dataset_id=self._dataset_id, turns=turns, hyperparameters=how
+        )
+        (self._failing if fails else self._expected).append(submission.submission_id)
+        if send:
+            self._sender.send(submission.submission_id, 1)
+        return submission
+
+    def expect(self, submission_id: str) -> None:
+        """Another submission that has to complete."""
+        self._expected.append(submission_id)
+
+    def hold(self, point: CrashPoint, action: Callable[[], Submission]) -> Submission:
+        """Do what makes a process stop at a point, and wait until one has."""
+        before = self.injector.fired(point)
+        self.injector.arm(point, "hold")
+        submission = action()
+        eventually(lambda: self.injector.fired(point) > before)
+        return submission
+
+    def start_missing(self) -> None:
+        """Start the workers that are not there."""
+        for kind, name in WORKERS.items():
+            if not self.world.runs(name):
+                self.world.start_warm(kind, name, INJECTOR_DIRECTORY=str(self.injector.directory))
+
+    def a_worker_died(self) -> bool:
+        return not all(self.world.runs(name) for name in WORKERS.values())
+
+    def commit_elsewhere(self, submission: Submission, *, value: float = 0.01) -> None:
+        """Commit the first turn of a submission from here, every delta the same number."""
+        base = self.repository.ledger.base_version()
+        path = self.world.temporary / "base.safetensors"
+        self.repository.store.download(base.model, path)
+        delta = {name: np.full_like(tensor, value) for name, tensor in load_file(path).items()}
+        save_file(delta, path)
+        name = contribution_id(submission.submission_id, 1)
+        attempt, files = self.repository.contributions.upload(name, {"shared.safetensors": path})
+        path.unlink()
+        self.repository.contributions.commit(
+            Contribution(
+                contribution_id=name,
+                submission_id=submission.submission_id,
+                contributor_id=submission.contributor_id,
+                dataset_id=submission.dataset_id,
+                turn=1,
+                attempt=attempt,
+                base_version=base.version,
+                base_digest=base.digest,
+                form="delta",
+                shared=files["shared.safetensors"],
+                head=None,
+                num_examples=1,
+                metrics={},
+                created_at=datetime.now(UTC),
+                created_by="another worker",
+            )
+        )
+
+    # --- what must hold afterwards ------------------------------------------------------------
+
+    def check(self) -> None:
+        """Quiescence: everything is decided once, and the auditor finds nothing."""
+        eventually(self._is_quiet, 60)
+        self.world.check_fused_once(*self._expected)
+        for submission_id in self._failing:
+            assert self.world.state(submission_id)["state"] == "failed"
+        report = audit(self.world.settings, self.repository.name)
+        assert report.findings == ()
+        collect_garbage(self.repository, 0)
+        report = audit(self.world.settings, self.repository.name, 0)
+        assert report.findings == ()
+
+    def _is_quiet(self) -> bool:
+        states = [self.world.state(name)["state"] for name in (*self._expected, *self._failing)]
+        return (
+            "open" not in states
+            and self.repository.inbox.count() == 0
+            and not any(self.repository.submissions.open())
+            and self.world.is_idle()
+        )
+
+
+@pytest.fixture(scope="module")
+def injector(tmp_path_factory: pytest.TempPathFactory) -> Injector:
+    return Injector(tmp_path_factory.mktemp("injector"))
+
+
+@pytest.fixture(scope="module")
+def running(make_world: MakeWorld, injector: Injector) -> Iterator[Scene]:
+    policy = Policy(min_contributions=1, retain_contributions=0, retain_base_versions=2)
+    with make_world(policy, **QUICK) as world:
+        data = write_rows(world.data / "notes.jsonl", rows("single"))
+        first = world.submit(data, "--set", "epochs=1", "--set", "batch_size=8")
+        dataset_id = world.repository.submissions.get(first).dataset_id
+        assert dataset_id is not None
+        scene = Scene(world, injector, dataset_id)
+        scene.expect(first)
+        scene.start_missing()
+        world.start_warm("beat")
+        yield scene
+
+
+@pytest.fixture
+def scene(running: Scene) -> Iterator[Scene]:
+    running.start_missing()
+    yield running
+    running.injector.disarm()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tally(injector: Injector, request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+    fired = {point: injector.fired(point) for point in CrashPoint}
+    killed = {point: number for point, number in fired.items() if number}
+    reached = injector.reached()
+    lines = [
+        f"  {point:24} killed {number}, reached {reached[point]}"
+        for point, number in killed.items()
+    ]
+    missing = [point.value for point in CrashPoint if point not in killed]
+    lines.append(
+        f"killed at {len(killed)} of {len(CrashPoint)} points; not at: {missing or 'none'}"
+    )
+    reporter.write_line("\n" + "\n".join(lines))
+
+
+# --- how each point is reached ----------------------------------------------------------------
+
+
+def by_a_submission(scene: Scene, point: CrashPoint) -> None:
+    """Most points are on the way of any turn, or of the fusion after it."""
+    scene.injector.arm(point)
+    scene.submit()
+
+
+def by_a_second_turn(scene: Scene, point: CrashPoint) -> None:
+    scene.injector.arm(point)
+    scene.submit(turns=2)
+
+
+def by_a_submission_that_was_never_sent(scene: Scene, point: CrashPoint) -> None:
+    scene.injector.arm(point)
+    scene.submit(send=False)
+
+
+def by_a_turn_that_fails(scene: Scene, point: CrashPoint) -> None:
+    scene.injector.arm(point)
+    scene.submit(how=DIVERGING, fails=True)
+
+
+def by_a_worker_that_is_told_to_stop(scene: Scene, point: CrashPoint) -> None:
+    scene.injector.arm(point)
+    submission = scene.submit(how=LONG)
+    eventually(lambda: scene.world.progress(submission.submission_id).get("step", 0) > 3)
+    scene.world.terminate("finetune0")
+
+
+def by_a_turn_that_was_committed_elsewhere(scene: Scene, point: CrashPoint) -> None:
+    submission = scene.hold(CrashPoint.COMMIT_UPLOADED, scene.submit)
+    scene.commit_elsewhere(submission)
+    scene.injector.arm(point)
+    scene.injector.release(CrashPoint.COMMIT_UPLOADED)
+
+
+def by_a_late_duplicates_marker(scene: Scene, point: CrashPoint) -> None:
+    decided = scene.world.decisions()[0].contribution_id
+    scene.injector.arm(point)
+    scene.repository.store.create(scene.repository.keys.inbox_marker(decided), b"")
+
+
+def by_a_contribution_at_fault(scene: Scene, point: CrashPoint) -> None:
+    scene.injector.arm(point)
+    submission = scene.repository.submissions.create("elsewhere", kind="recycled", dataset_id=None)
+    scene.commit_elsewhere(submission, value=float("nan"))
+
+
+def by_an_entry_of_another_writer(scene: Scene, point: CrashPoint) -> None:
+    scene.hold(CrashPoint.PUBLISH_LINEAGE, scene.submit)
+    change_policy(scene.repository, {"max_wait_seconds": 901})
+    scene.injector.arm(point)
+    scene.injector.release(CrashPoint.PUBLISH_LINEAGE)
+
+
+WORKERS_POINTS: dict[CrashPoint, Callable[[Scene, CrashPoint], None]] = {
+    CrashPoint.SEND_HINTED: by_a_second_turn,
+    CrashPoint.SEND_SENT: by_a_second_turn,
+    CrashPoint.TURN_LEASED: by_a_submission,
+    CrashPoint.TURN_DOWNLOADED: by_a_submission,
+    CrashPoint.CHECKPOINT_UPLOADED: by_a_worker_that_is_told_to_stop,
+    CrashPoint.CHECKPOINT_RECORDED: by_a_worker_that_is_told_to_stop,
+    CrashPoint.TURN_HANDED_BACK: by_a_worker_that_is_told_to_stop,
+    CrashPoint.TURN_TRAINED: by_a_submission,
+    CrashPoint.TURN_FAILED: by_a_turn_that_fails,
+    CrashPoint.COMMIT_UPLOADED: by_a_submission,
+    CrashPoint.COMMIT_MARKED: by_a_submission,
+    CrashPoint.COMMIT_RECORDED: by_a_submission,
+    CrashPoint.COMMIT_LOST: by_a_turn_that_was_committed_elsewhere,
+    CrashPoint.COMMIT_CLEANED: by_a_submission,
+    CrashPoint.TURN_RELEASED: by_a_second_turn,
+    CrashPoint.SUBMISSION_CLOSED: by_a_submission,
+    CrashPoint.RECONCILE_FOUND: by_a_submission_that_was_never_sent,
+    CrashPoint.FUSE_LOCKED: by_a_submission,
+    CrashPoint.FUSE_SETTLED: by_a_submission,
+    CrashPoint.FUSE_UNMARKED: by_a_late_duplicates_marker,
+    CrashPoint.FUSE_SELECTED: by_a_submission,
+    CrashPoint.FUSE_REFUSED: by_a_contribution_at_fault,
+    CrashPoint.PUBLISH_MODEL: by_a_submission,
+    CrashPoint.PUBLISH_FILES: by_a_submission,
+    CrashPoint.PUBLISH_LINEAGE: by_a_submission,
+    CrashPoint.DECIDE_APPENDED: by_a_submission,
+    CrashPoint.DECIDE_LOST: by_an_entry_of_another_writer,
+    CrashPoint.SETTLE_DECISION: by_a_submission,
+    CrashPoint.SETTLE_DECISIONS: by_a_submission,
+    CrashPoint.SETTLE_UNMARKED: by_a_submission,
+}
+
+
+@pytest.mark.parametrize("point", WORKERS_POINTS, ids=str)
+def test_a_worker_is_killed_there_and_nothing_is_lost_or_doubled(
+    point: CrashPoint, scene: Scene
+) -> None:
+    before = scene.injector.fired(point)
+
+    WORKERS_POINTS[point](scene, point)
+
+    eventually(lambda: scene.injector.fired(point) > before)
+    eventually(scene.a_worker_died)
+    scene.start_missing()
+    scene.check()
+
+
+# --- commands ---------------------------------------------------------------------------------
+
+
+def killed(scene: Scene, point: CrashPoint, *arguments: object) -> None:
+    """Run a command, which dies at the point."""
+    scene.injector.arm(point, "kill-one")
+    done = scene.world.run_warm(*arguments, INJECTOR_DIRECTORY=str(scene.injector.directory))
+    assert done.code == -9, done
+    assert scene.injector.fired(point)
+
+
+@pytest.mark.parametrize("point", [CrashPoint.INIT_UPLOADED, CrashPoint.INIT_APPENDED], ids=str)
+def test_init_is_killed_there_and_the_next_one_goes_on(
+    point: CrashPoint, make_empty_world: MakeWorld, tiny_model_dir: object, injector: Injector
+) -> None:
+    with make_empty_world() as world:
+        scene = Scene(world, injector, "none")
+        killed(scene, point, "init", "--base", tiny_model_dir)
+
+        assert world.run_warm("init", "--base", tiny_model_dir).code == 0
+
+        collect_garbage(world.repository, 0)
+        assert audit(world.settings, world.repository.name, 0).findings == ()
+
+
+@pytest.mark.parametrize(
+    "point",
+    [CrashPoint.SUBMIT_UPLOADED, CrashPoint.SUBMIT_DATASET, CrashPoint.SUBMIT_MARKED],
+    ids=str,
+)
+def test_submit_is_killed_before_it_is_recorded_and_is_repeated(
+    point: CrashPoint, scene: Scene
+) -> None:
+    data = write_rows(scene.world.data / f"{point}.jsonl", rows("single", seed=len(point)))
+    command = ("submit", data, "--set", "epochs=1", "--set", "batch_size=8", "--json")
+    before = {item.submission_id for item in scene.repository.submissions.all()}
+    killed(scene, point, *command)
+    assert {item.submission_id for item in scene.repository.submissions.all()} == before
+
+    scene.expect(scene.world.run_warm(*command).json()["submission"])
+
+    scene.check()
+
+
+def test_submit_is_killed_after_it_is_recorded_and_need_not_be_repeated(scene: Scene) -> None:
+    data = write_rows(scene.world.data / "recorded.jsonl", rows("single", seed=7))
+    before = {item.submission_id for item in scene.repository.submissions.all()}
+    killed(
+        scene,
+        CrashPoint.SUBMIT_RECORDED,
+        *("submit", data, "--set", "epochs=1", "--set", "batch_size=8"),
+    )
+
+    (new,) = {item.submission_id for item in scene.repository.submissions.all()} - before
+
+    scene.expect(new)
+    scene.check()
+
+
+def test_a_change_of_the_policy_is_killed_and_holds(scene: Scene) -> None:
+    killed(scene, CrashPoint.POLICY_APPENDED, "policy", "--set", "max_wait_seconds=17")
+
+    assert scene.repository.ledger.newest().after.policy.max_wait_seconds == 17
+    scene.submit()
+    scene.check()
+
+
+@pytest.mark.parametrize(
+    "point", [CrashPoint.GC_PLANNED, CrashPoint.GC_RECORDED, CrashPoint.GC_DELETED], ids=str
+)
+def test_a_collection_is_killed_there_and_the_next_one_goes_on(
+    point: CrashPoint, scene: Scene
+) -> None:
+    scene.submit(turns=4)  # each of its versions makes the weights of the one before garbage
+    eventually(scene._is_quiet)
+
+    killed(scene, point, "gc", "--grace-seconds", "0")
+
+    scene.check()
+
+
+def test_a_collection_is_killed_when_it_has_marked_a_lost_contribution_again(scene: Scene) -> None:
+    scene.world.kill("fusion_worker")
+    submission = scene.submit()
+    name = contribution_id(submission.submission_id, 1)
+    eventually(lambda: scene.repository.contributions.find(name))
+    eventually(lambda: scene.world.queued()["finetune"] == 0)
+    scene.repository.inbox.remove([name])
+
+    killed(scene, CrashPoint.GC_MARKED, "gc", "--grace-seconds", "0")
+
+    scene.start_missing()
+    scene.check()
+
+
+def test_every_point_has_its_test() -> None:
+    commands = {point for point in CrashPoint if point.split(".")[0] in {"init", "submit", "gc"}}
+
+    assert set(CrashPoint) == {*WORKERS_POINTS, *commands, CrashPoint.POLICY_APPENDED}
