@@ -51,6 +51,7 @@ def test_a_listing_has_no_directories(bucket: Bucket, store: Store, prefix: str)
     store.put(f"{prefix}inbox/x", b"")
     store.put(f"{prefix}inbox/folder/y", b"12")
     store.delete([f"{prefix}inbox/x", f"{prefix}inbox/folder/y"])
+    store.put(f"{prefix}folder/", b"")
     store.put(f"{prefix}open/z", b"123")
 
     assert list(bucket.list(f"{prefix}inbox/")) == []
