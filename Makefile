@@ -6,10 +6,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test format lock clean
+.PHONY: help demo check test bench-protocol format lock clean
 
 help:  ## Show this list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Without --no-compile half of this is spent on modules that nothing here imports.
 $(STAMP): pyproject.toml constraints.txt
@@ -30,6 +30,9 @@ check: $(STAMP)  ## Formatting, lint and types.
 
 test: $(STAMP)  ## All tests; they start their own servers on free ports.
 	$(BIN)/python -m pytest
+
+bench-protocol: $(STAMP)  ## What a fusion costs beside the arithmetic, as the history grows.
+	$(BIN)/python -m benchmarks.protocol
 
 format: $(STAMP)  ## Rewrite the code in the project's format.
 	$(BIN)/ruff format .

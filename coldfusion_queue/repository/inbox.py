@@ -18,7 +18,7 @@ __all__ = ["Inbox", "InboxContents", "PendingContribution"]
 
 #: Markers that are looked at at once: each costs two requests, and most of a request is waiting.
 _NUM_THREADS = 16
-#: Markers that the threads are given at a time, so that little is under way when one of them fails.
+#: Markers that the threads are given at a time, so that they do not run far ahead of the caller.
 _BATCH = 16 * _NUM_THREADS
 
 

@@ -1,0 +1,37 @@
+"""The benchmarks that need servers still run, with small sizes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: str) -> dict[str, Any]:
+    """Run a benchmark and read the one line that it prints."""
+    command = [sys.executable, "-m", *arguments]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    (line,) = done.stdout.splitlines()
+    report: dict[str, Any] = json.loads(line)
+    return report
+
+
+def test_the_bookkeeping_of_a_fusion_asks_for_no_more_than_its_floor() -> None:
+    report = run("benchmarks.protocol", "--quick", "--repetitions", "1")
+
+    assert report["benchmark"] == "protocol"
+    assert report["ratio_100_to_10"] > 0
+    small, large, fewer, control = report["results"]
+    assert (small["decided"], large["decided"]) == (16, 104)
+    assert small["requests"] == control["requests"]
+    for result in report["results"]:
+        requests, pending = result["requests"], result["pending"]
+        assert requests["look"] == 2 * pending + 1
+        assert requests["settle"] == 2 * 8 + 1
+        assert requests["select"] == 1
+        assert requests["newest"] <= 10
+    assert (large["pending"], fewer["pending"]) == (20, 10)
