@@ -159,7 +159,7 @@ class TrainingState:
         names = {parameter: name for name, parameter in self._trainable()}
         order = [item for group in self.optimizer.param_groups for item in group["params"]]
         state = self.optimizer.state_dict()
-        # Cloned: the tensors of the file are mapped from it, and training changes moments in place.
+        # Cloned: training changes moments in place, and these may be mapped from the file.
         state["state"] = {
             index: {
                 part: tensors[f"{part}/{names[parameter]}"].clone() for part in (*_MOMENTS, _STEP)

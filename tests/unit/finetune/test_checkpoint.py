@@ -98,8 +98,10 @@ def test_what_was_saved_comes_back_and_goes_on_alike(path: Path) -> None:
 
 def test_a_state_can_be_saved_over_the_one_it_came_from(path: Path) -> None:
     state = new_state(2)
+    before = path.read_bytes()
     state.load(path)
     advance(state, 1)
+    assert path.read_bytes() == before
     state.save(path)
     saved = everything(state)
 

@@ -172,6 +172,21 @@ def test_progress_goes_on_where_it_was(
     assert told(rest) == expected[4:]
 
 
+def test_the_loss_that_is_recorded_is_the_mean_over_the_last_epochs_examples(
+    make_request: MakeRequest, quick_settings: Settings, tmp_path: Path
+) -> None:
+    always = quick_settings.model_copy(update={"progress_interval_seconds": 1e-9})
+    found: list[Progress] = []
+
+    _, _, metrics = finish(make_request(), always, tmp_path, found.append)
+
+    seen = [0, *(item.num_examples for item in found)]
+    losses = [
+        item.loss * (item.num_examples - before) for item, before in zip(found, seen, strict=False)
+    ]
+    assert metrics["train_loss"] == pytest.approx(sum(losses[-3:]) / 20, rel=1e-6)
+
+
 def test_the_rate_after_an_interruption_counts_what_this_worker_did(
     make_request: MakeRequest,
     quick_settings: Settings,
