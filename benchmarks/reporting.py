@@ -7,6 +7,8 @@ import os
 import platform
 from importlib.metadata import version
 
+import psutil
+
 __all__ = ["print_report"]
 
 
@@ -25,6 +27,10 @@ def print_report(benchmark: str, packages: tuple[str, ...] = (), **fields: objec
             "python": platform.python_version(),
             **{name: version(name) for name in ("coldfusion-queue", *packages)},
         },
-        "machine": {"system": f"{platform.system()} {platform.machine()}", "cpus": os.cpu_count()},
+        "machine": {
+            "system": f"{platform.system()} {platform.machine()}",
+            "cpus": os.cpu_count(),
+            "memory_bytes": psutil.virtual_memory().total,
+        },
     }
     print(json.dumps(report))
