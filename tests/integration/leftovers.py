@@ -73,9 +73,9 @@ def dataset(repository: Repository, dataset_id: str) -> set[str]:
     return {*keys, f"datasets/{dataset_id}/dataset.json"}
 
 
-def ended(repository: Repository, ending: str) -> set[str]:
+def ended(repository: Repository, ending: str, version: int | None = None) -> set[str]:
     """The checkpoint of a submission that ended in some way; answers the checkpoint's keys."""
-    base = repository.ledger.base_version()
+    base = repository.ledger.base_version(version)
     if ending == "unknown":
         return checkpoint(repository, contribution_id("nobody", 1), base)
     turn = submit(repository, "ended")
@@ -96,7 +96,7 @@ def everything(repository: Repository, settings: Settings, contribute: Contribut
     repository.inbox.remove([contribution_id("unmarked", 1)])
     dataset(repository, "named")
     checkpoint(repository, submit(repository, "open", "named"), base(1))
-    ended(repository, "failed")
+    ended(repository, "failed", 3)
     dataset(repository, "unnamed")
     put(
         repository,

@@ -149,7 +149,12 @@ def test_what_was_collected_is_not_read_again(
     collect_garbage(repository, 0)
     read: list[str] = []
     get = repository.store.get
-    monkeypatch.setattr(repository.store, "get", lambda key: read.append(key) or get(key))
+
+    def get_and_tell(key: str) -> bytes:
+        read.append(key)
+        return get(key)
+
+    monkeypatch.setattr(repository.store, "get", get_and_tell)
 
     plan(repository, 0)
 
