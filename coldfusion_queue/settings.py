@@ -114,13 +114,17 @@ class Settings(BaseSettings):
     fusion_time_limit_seconds: int = Field(3600, ge=10)
     """Seconds after which a fusion is killed; the next one starts again from the ledger."""
 
-    visibility_timeout_seconds: int = Field(7 * 3600, ge=60)
-    """Seconds after which the broker hands an unacknowledged task to another worker. It must be
-    longer than both time limits, or a task that still runs would be started a second time."""
+    lease_seconds: int = Field(60, ge=2)
+    """Seconds within which the task of a dead worker is given to another one. A worker that lives
+    renews the leases of its tasks, however long they take."""
 
-    soft_shutdown_seconds: int = Field(10, ge=0)
-    """Seconds that a terminated worker gives its running task before it puts it back on the
-    queue."""
+    task_max_worker_losses: int = Field(5, ge=0)
+    """How often a worker may die in one turn, killed for its memory for example, before the turn
+    is recorded as failed."""
+
+    soft_shutdown_seconds: int = Field(25, ge=0)
+    """Seconds that a worker which is told to stop gives its running task to save a checkpoint;
+    then the task is killed and put back on the queue."""
 
     task_max_retries: int = Field(8, ge=0)
     """Retries of a task after an error that may pass, with backoff from 1 s to 5 min and jitter."""
@@ -128,8 +132,9 @@ class Settings(BaseSettings):
     fusion_interval_seconds: Seconds = 30.0
     """Seconds between two looks of the fusion worker at the inbox."""
 
-    reconcile_interval_seconds: Seconds = 60.0
-    """Seconds between two searches for submissions whose next turn is queued nowhere."""
+    reconcile_interval_seconds: Seconds = 10.0
+    """Seconds between two searches for submissions whose next turn is queued nowhere. A turn that
+    is missing at two of them is sent again."""
 
     gc_interval_seconds: Seconds = 3600.0
     """Seconds between two collections of garbage."""
@@ -235,14 +240,12 @@ class Settings(BaseSettings):
             problems.append(
                 "COLDFUSION_S3_ACCESS_KEY and COLDFUSION_S3_SECRET_KEY: give both or neither"
             )
-        for name in ("finetune_time_limit_seconds", "fusion_time_limit_seconds"):
-            if getattr(self, name) + 60 >= self.visibility_timeout_seconds:
-                problems.append(
-                    f"{ENV_PREFIX}{name.upper()} is {getattr(self, name)}, expected at least 60 s "
-                    "less than COLDFUSION_VISIBILITY_TIMEOUT_SECONDS "
-                    f"({self.visibility_timeout_seconds}): the broker would start "
-                    "the task a second time while it still runs"
-                )
+        if self.reconcile_interval_seconds > self.lease_seconds / 6:
+            problems.append(
+                f"COLDFUSION_RECONCILE_INTERVAL_SECONDS is {self.reconcile_interval_seconds:g}, "
+                f"expected at most a sixth of COLDFUSION_LEASE_SECONDS ({self.lease_seconds}): "
+                "a dead worker's turn would be queued again too late"
+            )
         if self.gc_grace_seconds < self.finetune_time_limit_seconds + 60:
             problems.append(
                 f"COLDFUSION_GC_GRACE_SECONDS is {self.gc_grace_seconds}, expected at least 60 s "

@@ -252,6 +252,8 @@ class _Turn:
             return None
         path = self.work_dir / "start.safetensors"
         self.repository.checkpoints.download(checkpoint, path)
+        ids = {"contribution": self.name, "step": checkpoint.step}
+        log.info("turn resumed", extra={"event": "turn_resumed", **ids})
         return path
 
     def _previous_head(self) -> Path | None:

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from tests.injector import Injector
 
-__all__ = ["main"]
+__all__ = ["main", "prepare"]
 
 
-def main(argv: list[str]) -> None:
-    """Install what the environment asks for and run the module."""
+def prepare() -> None:
+    """Install in this process what the environment asks for."""
     directory = os.environ.get("INJECTOR_DIRECTORY")
     if directory:
         Injector(Path(directory)).install()
@@ -27,6 +27,11 @@ def main(argv: list[str]) -> None:
         import time_machine
 
         time_machine.travel(datetime.now(UTC) + timedelta(seconds=offset), tick=True).start()
+
+
+def main(argv: list[str]) -> None:
+    """Prepare this process and run a module in it."""
+    prepare()
     sys.argv = argv
     runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
 

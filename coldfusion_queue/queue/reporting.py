@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import redis
 
+from coldfusion_queue.errors import RetryableError
 from coldfusion_queue.keys import RedisKeys
 from coldfusion_queue.queue.leases import Lease
 from coldfusion_queue.queue.progress import ProgressReport, write_progress
@@ -74,8 +75,14 @@ class TurnReporter:
             raise LeaseLostError
         if time.monotonic() - self._checked >= _CANCEL_CHECK_SECONDS:
             self._checked = time.monotonic()
-            if self._repository.submissions.is_cancelled(self._submission_id):
+            if self._is_cancelled():
                 raise TurnCancelledError
+
+    def _is_cancelled(self) -> bool:
+        try:
+            return self._repository.submissions.is_cancelled(self._submission_id)
+        except RetryableError:  # a store that is away for a while stops no training
+            return False
 
     def _report(self, phase: Phase, base_version: int, progress: Progress | None) -> ProgressReport:
         return ProgressReport(

@@ -62,7 +62,6 @@ return 0
 """
 
 
-
 class TurnSender:
     """Sends the turns of one repository's submissions."""
 

@@ -145,13 +145,15 @@ class TurnDelivery:
         records and sends it again when the store is back.
         """
         attempt = self.task.request.retries
-        if attempt < self.process.settings.task_max_retries:
+        limit = self.process.settings.task_max_retries
+        if attempt < limit:
             backoff = min(_MAX_BACKOFF_SECONDS, 2.0**attempt)
             countdown = backoff * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, not a secret
             self._log("turn_retried", f"turn will be retried: {error}", level=logging.WARNING)
             with suppress(RetryableError):
                 self.process.sender(self.repository).keep(self.submission_id, self.turn)
-            raise self.task.retry(exc=error, countdown=countdown, max_retries=None)
+            # Without a number of ours Celery would stop at three, and record nothing.
+            raise self.task.retry(exc=error, countdown=countdown, max_retries=limit)
         try:
             opened = Repository.open(self.process.settings, name=self.repository)
             opened.submissions.fail(self.submission_id, self.turn, error)

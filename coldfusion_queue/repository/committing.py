@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from coldfusion_queue.crash_points import CrashPoint, reach
-from coldfusion_queue.errors import ColdFusionError
+from coldfusion_queue.errors import ColdFusionError, InvalidRecordError
 from coldfusion_queue.keys import ObjectKeys
 from coldfusion_queue.names import new_attempt
 from coldfusion_queue.records import Contribution, Decision, FileRecord
@@ -34,7 +34,14 @@ class Contributions:
         """The record of a committed contribution, or None if it is not committed."""
         key = self._keys.contribution(contribution_id)
         data = self._store.find(key)
-        return None if data is None else Contribution.from_bytes(data, key)
+        if data is None:
+            return None
+        found = Contribution.from_bytes(data, key)
+        if found.contribution_id != contribution_id:
+            # Decided under another id, this one would stay pending and be fused again and again.
+            problem = f"contribution_id: got {found.contribution_id}, expected {contribution_id}"
+            raise InvalidRecordError(key, "Contribution", problem)
+        return found
 
     def decision(self, contribution_id: str) -> Decision | None:
         """What became of a contribution, or None while it is pending."""

@@ -29,7 +29,7 @@ from coldfusion_queue.records import (
     State,
 )
 from coldfusion_queue.repository.repository import Repository
-from coldfusion_queue.repository.selection import Selection, expiry, select
+from coldfusion_queue.repository.selection import Selection, expiry, recently_served, select
 from coldfusion_queue.repository.source import ObjectSource
 from coldfusion_queue.settings import Settings
 
@@ -76,7 +76,8 @@ def fuse_once(repository: Repository, settings: Settings) -> FusionReport:
     reach(CrashPoint.FUSE_SETTLED)
     inbox = repository.inbox.look()
     policy, base = newest.after.policy, newest.after.base
-    selection = select(policy, base.version, inbox.pending, repository.store.now())
+    served = recently_served(repository.ledger, newest, inbox.pending)
+    selection = select(policy, base.version, inbox.pending, repository.store.now(), served)
     if not (selection.is_due or inbox.unreadable):
         return FusionReport(len(inbox.pending), selection.waited_seconds)
     reach(CrashPoint.FUSE_SELECTED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Self
 
+from coldfusion_queue.crash_points import CrashPoint, reach
 from coldfusion_queue.errors import (
     AlreadyExistsError,
     IncompatibleModelError,
@@ -24,8 +25,8 @@ from coldfusion_queue.records import (
     State,
 )
 from coldfusion_queue.repository.base_versions import BaseVersions
-from coldfusion_queue.repository.committing import Contributions
 from coldfusion_queue.repository.checkpoints import Checkpoints
+from coldfusion_queue.repository.committing import Contributions
 from coldfusion_queue.repository.inbox import Inbox
 from coldfusion_queue.repository.ledger import Ledger
 from coldfusion_queue.repository.submissions import Submissions
@@ -45,8 +46,8 @@ class Repository:
         self.ledger = Ledger(store, self.keys)
         self.submissions = Submissions(store, self.keys)
         self.contributions = Contributions(store, self.keys)
-        self.inbox = Inbox(store, self.keys, self.contributions)
         self.checkpoints = Checkpoints(store, self.keys)
+        self.inbox = Inbox(store, self.keys, self.contributions)
         self.base_versions = BaseVersions(store, self.keys)
 
     @classmethod
@@ -105,6 +106,7 @@ class Repository:
         Raises:
             AlreadyExistsError: the repository exists; nothing of it was changed.
         """
+        reach(CrashPoint.INIT_UPLOADED)
         remedy = "choose another COLDFUSION_REPOSITORY"
         if self.store.stat(self.keys.repository_record) is not None:
             self.base_versions.discard(base.prefix)
@@ -123,6 +125,7 @@ class Repository:
             self.ledger.append(entry)
         except LedgerConflictError:
             self._take_over(base, policy)
+        reach(CrashPoint.INIT_APPENDED)
         if not self.store.create(self.keys.repository_record, record.to_bytes()):
             raise AlreadyExistsError("repository", self.name, remedy)
 

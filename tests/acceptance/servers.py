@@ -47,8 +47,13 @@ class SlowProxy:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(self._target)
-                self._sockets += [client, server]
+                self._sockets.append(client)
+                try:
+                    server = socket.create_connection(self._target)
+                except OSError:  # it is away: so are we, to this client
+                    client.close()
+                    continue
+                self._sockets.append(server)
                 self._run(self._pump, client, server, self._up, "num_bytes_up")
                 self._run(self._pump, server, client, self._down, "num_bytes_down")
 

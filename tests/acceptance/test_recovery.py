@@ -1,22 +1,24 @@
-"""Processes and servers that die in the middle of it: every submission still completes, once."""
+"""Workers that die, stop, sleep or disagree about the time: every turn is fused exactly once."""
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from coldfusion_queue.local.launch import launch
-from coldfusion_queue.local.processes import stop
-from coldfusion_queue.local.seaweed import S3Server
-from coldfusion_queue.local.state import connection_variables
-from coldfusion_queue.local.valkey import ValkeyServer
+from coldfusion_queue.audit import audit
+from coldfusion_queue.crash_points import CrashPoint
+from coldfusion_queue.records import Policy
 from tests.acceptance.conftest import MakeWorld
-from tests.acceptance.world import World, eventually, open_world, rows, write_rows
+from tests.acceptance.world import World, eventually, rows, write_rows
+from tests.injector import Injector
 
-#: Everything that recovers looks every second.
+#: Everything that recovers looks often. The lease of three seconds is also how long a message may
+#: stay unacknowledged without being renewed.
 QUICK = {
     "COLDFUSION_FUSION_INTERVAL_SECONDS": "1",
     "COLDFUSION_RECONCILE_INTERVAL_SECONDS": "0.5",
@@ -27,24 +29,32 @@ QUICK = {
 }
 #: 45 steps, with the pauses of the duty cycle some four seconds: time to hit the middle of it.
 LONG_TURN = ("--set", "epochs=15", "--set", "batch_size=8", "--set", "max_length=16")
+LONGER_TURN = ("--set", "epochs=40", "--set", "batch_size=8", "--set", "max_length=16")
 SHORT_TURN = ("--set", "epochs=1", "--set", "batch_size=8", "--set", "max_length=16")
 WORKERS = ("finetune0", "finetune1")
 
 
 @pytest.fixture(scope="module")
-def warm_world(make_world: MakeWorld) -> Iterator[World]:
-    """Two finetune workers, which most tests here kill one of; the other has torch loaded."""
+def injector(tmp_path_factory: pytest.TempPathFactory) -> Injector:
+    return Injector(tmp_path_factory.mktemp("injector"))
+
+
+@pytest.fixture(scope="module")
+def warm_world(make_world: MakeWorld, injector: Injector) -> Iterator[World]:
+    """Two finetune workers, which most tests here kill one of."""
     with make_world(**QUICK) as opened:
-        opened.start_all(finetune_workers=len(WORKERS))
+        opened.start("fusion_worker")
+        opened.start("beat")
         yield opened
 
 
 @pytest.fixture
-def world(warm_world: World) -> World:
+def world(warm_world: World, injector: Injector) -> World:
     """The same, with the workers that an earlier test killed started again."""
     for name in WORKERS:
         if not warm_world.runs(name):
-            warm_world.start("finetune_worker", name)
+            directory = str(injector.directory)
+            warm_world.start_warm("finetune_worker", name, INJECTOR_DIRECTORY=directory)
     return warm_world
 
 
@@ -64,7 +74,7 @@ def wait_for_training(world: World, submission: str, after_step: int = 3) -> str
 
 
 def wait_complete(world: World, *submissions: str, seconds: float = 60) -> None:
-    """Until all turns are committed and fused."""
+    """Until all turns are committed and fused, and nothing is about any more."""
 
     def complete() -> bool:
         states = [world.state(name) for name in submissions]
@@ -73,6 +83,8 @@ def wait_complete(world: World, *submissions: str, seconds: float = 60) -> None:
 
     eventually(complete, seconds)
     eventually(lambda: world.repository.inbox.count() == 0)
+    world.check_fused_once(*submissions)
+    assert audit(world.settings, world.repository.name).findings == ()
 
 
 def events(world: World, submission: str) -> list[tuple[str, str]]:
@@ -85,25 +97,49 @@ def events(world: World, submission: str) -> list[tuple[str, str]]:
     ]
 
 
+def starts(world: World, submission: str) -> int:
+    """How often a turn of a submission was begun."""
+    return [event for event, _ in events(world, submission)].count("turn_started")
+
+
 def received(world: World, name: str) -> set[str]:
     """Ids of the finetune tasks that a worker got."""
     messages = " ".join(item["message"] for item in world.events(name))
     return set(re.findall(r"coldfusion\.finetune\[([0-9a-f-]+)\] received", messages))
 
 
-def test_a_redis_that_loses_everything_loses_no_submission(world: World) -> None:
-    longer = (*LONG_TURN, "--set", "epochs=40")
-    running = [world.submit(data(world), *longer) for _ in range(2)]
+def digest(world: World, submission: str) -> str:
+    """Of the shared parameters that a submission's first turn contributed."""
+    contribution = world.repository.contributions.find(f"{submission}.t00001")
+    assert contribution is not None
+    return contribution.shared.digest
+
+
+# --- Redis --------------------------------------------------------------------------------------
+
+
+def test_a_redis_that_loses_everything_loses_no_submission_and_doubles_no_turn(
+    world: World, injector: Injector
+) -> None:
+    # Given one turn in training, one that is half committed, and two that wait
+    injector.arm(CrashPoint.COMMIT_MARKED, "hold")
+    half = world.submit(data(world), *SHORT_TURN, "--name", "half")
+    eventually(lambda: injector.fired(CrashPoint.COMMIT_MARKED))
+    running = world.submit(data(world), *LONGER_TURN)
+    wait_for_training(world, running)
     queued = [world.submit(data(world), *SHORT_TURN, "--name", f"queued{n}") for n in range(2)]
-    for submission in running:
-        wait_for_training(world, submission)
     assert world.queued() == {"finetune": 2, "unacknowledged": 2, "hints": 4}
 
     world.redis.flushdb()
+    injector.release(CrashPoint.COMMIT_MARKED)
 
-    wait_complete(world, *running, *queued)
+    # Then what waited is sent again, and what ran is not run a second time
+    wait_complete(world, half, running, *queued)
     assert {("turn_resent", "fusion_worker")} <= set(events(world, queued[0]))
-    world.check_fused_once(*running, *queued)
+    assert [starts(world, name) for name in (half, running)] == [1, 1]
+
+
+# --- workers that die ---------------------------------------------------------------------------
 
 
 def test_the_turn_of_a_killed_pool_child_is_run_again(world: World) -> None:
@@ -113,72 +149,177 @@ def test_the_turn_of_a_killed_pool_child_is_run_again(world: World) -> None:
     world.kill_pool_child(worker)
 
     wait_complete(world, submission)
-    started = [event for event, _ in events(world, submission) if event == "turn_started"]
-    assert len(started) == 2
+    assert starts(world, submission) == 2
     assert world.runs(worker)  # with a new child
-    world.check_fused_once(submission)
 
 
-def test_the_turn_of_a_killed_worker_is_sent_again_when_its_hint_expires(world: World) -> None:
-    submission = world.submit(data(world), *LONG_TURN)
-    worker = wait_for_training(world, submission)
+def test_a_turn_that_kills_its_workers_is_given_up_after_a_bounded_number_of_them(
+    make_world: MakeWorld, injector: Injector
+) -> None:
+    # What the kernel does when memory runs out, each time that this turn gets so far
+    quick = {**QUICK, "COLDFUSION_TASK_MAX_WORKER_LOSSES": "2"}
+    with make_world(**quick) as world:
+        for kind in ("fusion_worker", "beat"):
+            world.start_warm(kind)
+        own = Injector(world.directory / "injector")
+        world.start_warm("finetune_worker", "finetune0", INJECTOR_DIRECTORY=str(own.directory))
+        own.arm(CrashPoint.TURN_DOWNLOADED, "kill-one")
+        submission = world.submit(data(world), *SHORT_TURN)
+        for deaths in (1, 2, 3):
+            eventually(lambda deaths=deaths: own.fired(CrashPoint.TURN_DOWNLOADED) == deaths)
+            own.arm(CrashPoint.TURN_DOWNLOADED, "kill-one")
 
-    world.kill(worker)
+        eventually(lambda: world.state(submission)["state"] == "failed")
 
-    # The dead worker's hint stands for a minute at most, and that is all there is to wait for.
-    hint = f"coldfusion:{world.repository.name}:turn:{submission}.t00001"
-    assert 0 < world.redis.ttl(hint) <= 60  # type: ignore[operator]
-    world.redis.expire(hint, 1)
-    wait_complete(world, submission)
-    assert ("turn_resent", "fusion_worker") in events(world, submission)
-    world.check_fused_once(submission)
+        own.disarm()
+        failure = world.state(submission)["failure"]
+        assert failure.error == "TrainingFailedError"
+        assert "its worker died 3 times in it, expected at most 2" in failure.reason
+        assert own.fired(CrashPoint.TURN_DOWNLOADED) == 3
+        # And the worker goes on with what others ask for
+        wait_complete(world, world.submit(data(world), *SHORT_TURN))
 
 
-def test_sigterm_puts_a_turn_back_and_another_worker_finishes_it(world: World) -> None:
+def test_the_turn_of_a_killed_worker_is_run_again_within_the_lease(world: World) -> None:
     submission = world.submit(data(world), *LONG_TURN)
     worker = wait_for_training(world, submission)
     (other,) = set(WORKERS) - {worker}
-    message = received(world, worker)
+
+    world.kill(worker)
+    killed = time.monotonic()
+
+    eventually(lambda: ("turn_started", other) in events(world, submission))
+    # A second for two processes that look at most every half second, and for this one.
+    assert time.monotonic() - killed < int(QUICK["COLDFUSION_LEASE_SECONDS"]) + 1
+    wait_complete(world, submission)
+
+
+def test_a_turn_that_takes_longer_than_the_lease_is_run_once(world: World) -> None:
+    # Given another worker that has nothing to do but to take what comes back
+    before = {name: received(world, name) for name in WORKERS}
+    submission = world.submit(data(world), *LONGER_TURN)
+    worker = wait_for_training(world, submission)
+    began = time.monotonic()
+
+    wait_complete(world, submission)
+
+    took = time.monotonic() - began
+    assert took > 2 * int(QUICK["COLDFUSION_LEASE_SECONDS"]), "not long enough to show anything"
+    assert starts(world, submission) == 1
+    # Nor did its message come back, which would only have been dropped.
+    (other,) = set(WORKERS) - {worker}
+    assert received(world, other) == before[other]
+
+
+def test_a_worker_that_sleeps_loses_its_turn_and_does_not_commit_it_when_it_wakes(
+    world: World,
+) -> None:
+    # Given a zombie: another worker has run its turn meanwhile, which is fused
+    submission = world.submit(data(world), *LONG_TURN)
+    zombie = wait_for_training(world, submission)
+    (other,) = set(WORKERS) - {zombie}
+    world.pause(zombie)
+    wait_complete(world, submission)
+    assert ("turn_committed", other) in events(world, submission)
+    version = world.repository.ledger.base_version().version
+
+    world.wake(zombie)
+
+    outcomes = {"turn_superseded", "turn_duplicate"}
+    eventually(
+        lambda: {event for event, name in events(world, submission) if name == zombie} & outcomes
+    )
+    eventually(world.is_idle)
+    wait_complete(world, submission)
+    assert world.repository.ledger.base_version().version == version
+
+
+# --- workers that are told to stop --------------------------------------------------------------
+
+
+def test_sigterm_hands_a_turn_on_and_another_worker_goes_on_from_its_checkpoint(
+    world: World,
+) -> None:
+    submission = world.submit(data(world), *LONG_TURN)
+    worker = wait_for_training(world, submission, after_step=10)
+    (other,) = set(WORKERS) - {worker}
+    stopped = time.monotonic()
 
     world.terminate(worker)
 
+    # It ends when its turn is handed on, not when the time it has for that is over.
+    eventually(lambda: not world.runs(worker))
+    assert time.monotonic() - stopped < int(QUICK["COLDFUSION_SOFT_SHUTDOWN_SECONDS"]) / 2
     wait_complete(world, submission)
-    assert not world.runs(worker)
+    assert ("turn_interrupted", worker) in events(world, submission)
     assert ("turn_committed", other) in events(world, submission)
-    # The very message came back, it is not only that reconcile sent another one.
-    eventually(lambda: message & received(world, other))
-    world.check_fused_once(submission)
+    (step,) = [
+        item["step"]
+        for item in world.events(worker)
+        if item.get("event") == "turn_interrupted" and item["submission"] == submission
+    ]
+    assert step > 10
+    # And not from the start: its first report there is of a later step.
+    resumed = [item for item in world.events(other) if item.get("event") == "turn_resumed"]
+    assert resumed[-1]["step"] == step
 
 
-def test_a_store_that_is_away_for_some_seconds_delays_a_turn(
-    tmp_path: Path, tiny_model_dir: Path
+def test_an_interrupted_turn_ends_with_the_bytes_of_one_that_was_left_alone(
+    make_world: MakeWorld,
 ) -> None:
-    valkey, broker_process = launch(
-        ValkeyServer.new(tmp_path / "valkey", num_databases=1024),
-        tmp_path / "valkey.log",
-        die_with_parent=True,
-    )
-    s3, store_process = launch(
-        S3Server.new(tmp_path / "s3", volume_megabytes=64),
-        tmp_path / "s3.log",
-        die_with_parent=True,
-    )
-    try:
-        variables = connection_variables(valkey, s3)
-        quick = {**QUICK, "COLDFUSION_S3_MAX_ATTEMPTS": "2"}
-        with open_world(variables, tmp_path / "world", tiny_model_dir, **quick) as world:
-            world.start_all()
-            submission = world.submit(data(world), *LONG_TURN)
-            wait_for_training(world, submission)
+    # Both from base version 0: fusion waits for two.
+    with make_world(Policy(min_contributions=2), **QUICK) as world:
+        for kind in ("fusion_worker", "beat"):
+            world.start_warm(kind)
+        world.start_warm("finetune_worker", "finetune0")
+        alone = world.submit(data(world), *LONG_TURN)
+        eventually(lambda: world.state(alone)["state"] == "complete")
+        interrupted = world.submit(data(world), *LONG_TURN)
+        wait_for_training(world, interrupted, after_step=10)
+        world.terminate("finetune0")
+        eventually(lambda: not world.runs("finetune0"))
+        world.start_warm("finetune_worker", "finetune0")
 
-            stop([store_process], 5)
-            eventually(
-                lambda: "turn_retried" in {e.get("event") for e in world.events("finetune0")}
-            )
-            s3, store_process = launch(s3, tmp_path / "s3.log", die_with_parent=True)
+        wait_complete(world, alone, interrupted)
 
-            wait_complete(world, submission)
-            world.check_fused_once(submission)
-    finally:
-        stop([broker_process, store_process], 0)
-        s3.clean()
+        assert digest(world, interrupted) == digest(world, alone)
+
+
+def test_a_turn_that_cannot_stop_in_time_is_killed_and_run_by_another(
+    world: World, injector: Injector
+) -> None:
+    own = {"COLDFUSION_SOFT_SHUTDOWN_SECONDS": "1", "INJECTOR_DIRECTORY": str(injector.directory)}
+    for name in WORKERS:
+        world.kill(name)
+    world.start_warm("finetune_worker", "finetune0", **own)
+    injector.arm(CrashPoint.TURN_TRAINED, "delay 60")
+    submission = world.submit(data(world), *SHORT_TURN)
+    eventually(lambda: injector.fired(CrashPoint.TURN_TRAINED))
+
+    world.terminate("finetune0")
+
+    eventually(lambda: not world.runs("finetune0"))
+    world.start_warm("finetune_worker", "finetune1")
+    wait_complete(world, submission)
+
+
+# --- clocks -------------------------------------------------------------------------------------
+
+
+def test_clocks_an_hour_apart_cost_nothing(make_world: MakeWorld) -> None:
+    hour = 3600
+    with make_world(**QUICK) as world:
+        world.start_warm("beat", CLOCK_OFFSET_SECONDS=str(hour))
+        world.start_warm("fusion_worker", CLOCK_OFFSET_SECONDS=str(-hour))
+        world.start_warm("finetune_worker", "finetune0", CLOCK_OFFSET_SECONDS=str(hour))
+        world.start_warm("finetune_worker", "finetune1", CLOCK_OFFSET_SECONDS=str(-hour))
+        long = [world.submit(data(world), *LONGER_TURN, "--name", f"long{n}") for n in range(2)]
+        short = world.submit(data(world), *SHORT_TURN, "--turns", 3)
+
+        wait_complete(world, *long, short)
+
+        assert [starts(world, name) for name in (*long, short)] == [1, 1, 3]
+        written = world.repository.contributions.find(f"{short}.t00001")
+        assert written is not None
+        error = abs((written.created_at - datetime.now(UTC)).total_seconds())
+        assert error > 3000, "no clock was wrong"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -12,7 +13,8 @@ class Proxy(ThreadingHTTPServer):
     """Forwards to the real server, after one fault for each of the first requests.
 
     Faults: ``drop`` closes without an answer, ``lost`` forwards and then closes, ``cut`` ends the
-    answer's body half-way, ``503`` and ``html`` answer by themselves, ``pass`` is none.
+    answer's body half-way, ``503`` and ``html`` answer by themselves, ``slow`` waits for half a
+    second first, ``pass`` is none.
     """
 
     daemon_threads = True
@@ -45,6 +47,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "drop":
             self.close_connection = True
             return
+        if fault == "slow":
+            time.sleep(0.5)
         if fault in {"503", "html"}:
             status, text = (503, b"") if fault == "503" else (403, b"<html>go away<br></html>")
             self.send_response(status)

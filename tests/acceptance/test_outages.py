@@ -1,0 +1,239 @@
+"""Store and broker go away, come back empty, or answer badly: every turn ends, and once."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from coldfusion_queue.audit import audit
+from coldfusion_queue.crash_points import CrashPoint
+from coldfusion_queue.errors import StoreUnavailableError
+from coldfusion_queue.local.launch import launch
+from coldfusion_queue.local.processes import ProcessRecord, stop
+from coldfusion_queue.local.seaweed import S3Server
+from coldfusion_queue.local.state import connection_variables
+from coldfusion_queue.local.valkey import ValkeyServer
+from tests.acceptance.servers import slow_proxy
+from tests.acceptance.world import World, eventually, open_world, rows, write_rows
+from tests.injector import Injector
+from tests.integration.proxy import Proxy
+
+pytestmark = pytest.mark.slow
+
+#: A store that is away is given up after three tries, which is half a second: what then goes on
+#: is the task's own patience.
+QUICK = {
+    "COLDFUSION_FUSION_INTERVAL_SECONDS": "0.5",
+    "COLDFUSION_RECONCILE_INTERVAL_SECONDS": "0.5",
+    "COLDFUSION_LEASE_SECONDS": "3",
+    "COLDFUSION_PROGRESS_INTERVAL_SECONDS": "0.1",
+    "COLDFUSION_S3_MAX_ATTEMPTS": "3",
+}
+TURN = ("--set", "epochs=1", "--set", "batch_size=8", "--set", "max_length=16")
+
+
+class Servers:
+    """A Valkey and an S3 server of one's own, which can be stopped and started again."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._valkey, self._valkey_process = self._launch_valkey(
+            ValkeyServer.new(directory / "valkey", num_databases=1024)
+        )
+        self._s3, self._s3_process = self._launch_s3(
+            S3Server.new(directory / "s3", volume_megabytes=64)
+        )
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return dict(connection_variables(self._valkey, self._s3))
+
+    def stop_s3(self) -> None:
+        stop([self._s3_process], 5)
+
+    def start_s3(self, world: World) -> None:
+        """As it was; wait until what was written before can be read, which takes it a while."""
+        self._s3, self._s3_process = self._launch_s3(self._s3)
+
+        def is_readable() -> bool:
+            with suppress(StoreUnavailableError):
+                return bool(world.repository.record())
+            return False
+
+        eventually(is_readable)
+
+    def replace_valkey(self) -> None:
+        """Another server at the same address, with nothing in it."""
+        stop([self._valkey_process], 0)
+        for path in (self.directory / "valkey").iterdir():
+            if path.name.startswith(("appendonly", "dump")):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self._valkey, self._valkey_process = self._launch_valkey(self._valkey)
+
+    def close(self) -> None:
+        stop([self._valkey_process, self._s3_process], 0)
+        self._s3.clean()
+
+    def _launch_valkey(self, server: ValkeyServer) -> tuple[ValkeyServer, ProcessRecord]:
+        return launch(server, self.directory / "valkey.log", die_with_parent=True)
+
+    def _launch_s3(self, server: S3Server) -> tuple[S3Server, ProcessRecord]:
+        return launch(server, self.directory / "s3.log", die_with_parent=True)
+
+
+@pytest.fixture(scope="module")
+def own_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    servers = Servers(tmp_path_factory.mktemp("servers"))
+    yield servers
+    servers.close()
+
+
+@pytest.fixture(scope="module")
+def injector(tmp_path_factory: pytest.TempPathFactory) -> Injector:
+    return Injector(tmp_path_factory.mktemp("injector"))
+
+
+@pytest.fixture(scope="module")
+def world(
+    own_servers: Servers,
+    injector: Injector,
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_model_dir: Path,
+) -> Iterator[World]:
+    directory = tmp_path_factory.mktemp("world")
+    with open_world(own_servers.variables, directory, tiny_model_dir, **QUICK) as opened:
+        opened.start_warm("beat")
+        opened.start_warm("fusion_worker", INJECTOR_DIRECTORY=str(injector.directory))
+        yield opened
+
+
+@pytest.fixture
+def finetuning(world: World, injector: Injector) -> Iterator[World]:
+    """With a finetune worker that reaches the servers in the ordinary way."""
+    world.start_warm("finetune_worker", "finetune0", INJECTOR_DIRECTORY=str(injector.directory))
+    yield world
+    world.kill("finetune0")
+
+
+def hold(injector: Injector, point: CrashPoint, world: World) -> str:
+    """Submit, and wait until a worker is held at the point."""
+    before = injector.fired(point)
+    injector.arm(point, "hold")
+    submission = submit(world)
+    eventually(lambda: injector.fired(point) > before)
+    return submission
+
+
+def submit(world: World, *options: object) -> str:
+    return world.submit(write_rows(world.data / "notes.jsonl", rows("single")), *TURN, *options)
+
+
+def events(world: World, *workers: str) -> list[str]:
+    return [str(item.get("event")) for name in workers for item in world.events(name)]
+
+
+def starts(world: World, submission: str) -> int:
+    found = [item for item in world.events("finetune0") if item.get("submission") == submission]
+    return [item["event"] for item in found].count("turn_started")
+
+
+def wait_complete(world: World, *submissions: str, seconds: float = 60) -> None:
+    def complete() -> bool:
+        states = [world.state(name) for name in submissions]
+        assert not any(state["failure"] for state in states), states
+        return all(state["state"] == "complete" for state in states)
+
+    eventually(complete, seconds)
+    eventually(lambda: world.repository.inbox.count() == 0)
+    world.check_fused_once(*submissions)
+    assert audit(world.settings, world.repository.name).findings == ()
+
+
+def test_a_finished_finetune_outlasts_a_store_that_is_away(
+    finetuning: World, own_servers: Servers, injector: Injector
+) -> None:
+    world = finetuning
+    submission = hold(injector, CrashPoint.TURN_TRAINED, world)
+
+    own_servers.stop_s3()
+    injector.release(CrashPoint.TURN_TRAINED)
+    eventually(lambda: events(world, "finetune0").count("upload_retried") >= 2)
+    own_servers.start_s3(world)
+
+    wait_complete(world, submission)
+    assert starts(world, submission) == 1  # nothing was trained again
+
+
+def test_a_store_that_goes_away_in_the_middle_of_an_upload_delays_the_turn(
+    world: World, own_servers: Servers
+) -> None:
+    endpoint = own_servers.variables["COLDFUSION_S3_ENDPOINT"]
+    with slow_proxy(endpoint, up=20_000) as proxy:  # two seconds for the tiny model
+        world.start_warm("finetune_worker", "finetune0", COLDFUSION_S3_ENDPOINT=proxy.url)
+        submission = submit(world)
+        eventually(lambda: world.progress(submission).get("phase") == "uploading")
+        sent = proxy.num_bytes_up
+        eventually(lambda: proxy.num_bytes_up > sent + 20_000)
+
+        own_servers.stop_s3()
+        before = events(world, "finetune0").count("upload_retried")
+        eventually(lambda: events(world, "finetune0").count("upload_retried") > before)
+        own_servers.start_s3(world)
+
+        wait_complete(world, submission)
+        world.kill("finetune0")
+    assert starts(world, submission) == 1
+
+
+def test_a_store_that_goes_away_in_the_middle_of_a_fusion_delays_it(
+    finetuning: World, own_servers: Servers, injector: Injector
+) -> None:
+    world = finetuning
+    submission = hold(injector, CrashPoint.PUBLISH_MODEL, world)
+
+    own_servers.stop_s3()
+    injector.release(CrashPoint.PUBLISH_MODEL)
+    eventually(lambda: "fusion_postponed" in events(world, "fusion_worker"))
+    own_servers.start_s3(world)
+
+    wait_complete(world, submission)
+
+
+def test_a_new_and_empty_broker_loses_no_submission(
+    finetuning: World, own_servers: Servers, injector: Injector
+) -> None:
+    world = finetuning
+    running = hold(injector, CrashPoint.TURN_DOWNLOADED, world)
+    queued = submit(world, "--name", "queued")
+
+    own_servers.replace_valkey()
+    injector.release(CrashPoint.TURN_DOWNLOADED)
+
+    wait_complete(world, running, queued)
+    assert starts(world, running) == 1
+
+
+def test_answers_that_are_slow_wrong_or_missing_end_in_no_wrong_state(
+    world: World, own_servers: Servers
+) -> None:
+    generator = random.Random(20221201)
+    endpoint = own_servers.variables["COLDFUSION_S3_ENDPOINT"]
+    weights = {"pass": 80, "503": 7, "drop": 4, "lost": 4, "cut": 2, "slow": 3}
+    with Proxy(endpoint) as proxy:
+        threading.Thread(target=proxy.serve_forever, args=(0.05,), daemon=True).start()
+        proxy.faults = generator.choices(list(weights), list(weights.values()), k=4000)
+        world.kill("fusion_worker")
+        for kind, name in (("finetune_worker", "finetune0"), ("fusion_worker", "fusion_worker")):
+            world.start_warm(kind, name, COLDFUSION_S3_ENDPOINT=proxy.endpoint)
+
+        submissions = [submit(world, "--name", f"faulty{n}", "--turns", 2) for n in range(4)]
+
+        wait_complete(world, *submissions, seconds=90)
+        assert len(proxy.faults) < 3500, "too few requests went through the proxy"
+        proxy.shutdown()
