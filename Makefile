@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test bench-protocol format lock clean
+.PHONY: help demo check test soak bench-protocol format lock clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ check: $(STAMP)  ## Formatting, lint and types.
 
 test: $(STAMP)  ## All tests; they start their own servers on free ports.
 	$(BIN)/python -m pytest
+
+soak: $(STAMP)  ## Minutes of chaos: processes killed every two seconds, Redis wiped, the store away.
+	SOAK=long $(BIN)/python -m pytest tests/acceptance/test_soak.py
 
 bench-protocol: $(STAMP)  ## What a fusion costs beside the arithmetic, as the history grows.
 	$(BIN)/python -m benchmarks.protocol
