@@ -82,7 +82,8 @@ class Soak:
         settings, repository = self._world.settings, self._world.repository
         sender = TurnSender(make_app(settings), self._world.redis, settings, settings.repository)
         pause = self._size.seconds * 2 / 3 / self._size.submissions
-        how = Hyperparameters(epochs=2, batch_size=8, max_length=16)
+        # A second or two each, so that kills hit the middle of many.
+        how = Hyperparameters(epochs=60, batch_size=8, max_length=16)
         while len(self._submissions) < self._size.submissions:
             try:
                 made = repository.submissions.create(

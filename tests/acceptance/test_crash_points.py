@@ -180,7 +180,6 @@ def scene(running: Scene) -> Iterator[Scene]:
 @pytest.fixture(scope="module", autouse=True)
 def _tally(injector: Injector, request: pytest.FixtureRequest) -> Iterator[None]:
     yield
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
     fired = {point: injector.fired(point) for point in CrashPoint}
     killed = {point: number for point, number in fired.items() if number}
     reached = injector.reached()
@@ -192,7 +191,9 @@ def _tally(injector: Injector, request: pytest.FixtureRequest) -> Iterator[None]
     lines.append(
         f"killed at {len(killed)} of {len(CrashPoint)} points; not at: {missing or 'none'}"
     )
-    reporter.write_line("\n" + "\n".join(lines))
+    capturing = request.config.pluginmanager.get_plugin("capturemanager")
+    with capturing.global_and_fixture_disabled():
+        print("\n" + "\n".join(lines))
 
 
 # --- how each point is reached ----------------------------------------------------------------
