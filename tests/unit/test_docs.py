@@ -10,6 +10,7 @@ import pytest
 
 from coldfusion_queue import errors
 from coldfusion_queue.cli.main import cli
+from coldfusion_queue.crash_points import CrashPoint
 from coldfusion_queue.records import Hyperparameters, Policy
 from coldfusion_queue.settings import Settings
 
@@ -44,6 +45,12 @@ def test_every_room_in_the_architecture_exists() -> None:
     names = {path.name for path in modules()}
 
     assert set(re.findall(r"^\| `(\w+\.py)` \|", ARCHITECTURE, re.MULTILINE)) <= names
+
+
+def test_every_crash_point_is_in_the_protocol_page() -> None:
+    protocol = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
+
+    assert [point for point in CrashPoint if f"`{point}`" not in protocol] == []
 
 
 def _prose(text: str | None) -> str:
