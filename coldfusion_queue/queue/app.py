@@ -84,7 +84,7 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         # How often a worker looks for messages of dead ones, and how long it may take over it.
         "unacked_restore_interval": settings.lease_seconds / 6,
         "unacked_restore_throttle": 1,
-        "unacked_mutex_expire": settings.lease_seconds,
+        "unacked_mutex_expire": settings.lease_seconds / 6,
         "socket_keepalive": True,
         "socket_connect_timeout": settings.broker_connect_timeout_seconds,
         "health_check_interval": 25,

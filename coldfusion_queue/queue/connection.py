@@ -42,7 +42,8 @@ def broker_errors(settings: Settings) -> Iterator[None]:
         yield
     except (redis.RedisError, OperationalError, OSError) as error:
         url = masked_url(settings.broker_url)
-        reason = str(error.__cause__ or error).splitlines()[0]
+        cause = error.__cause__ or error
+        reason = next(iter(str(cause).splitlines()), type(cause).__name__)
         denied = isinstance(error, redis.AuthenticationError) or any(
             mark in reason for mark in ("NOAUTH", "WRONGPASS", "NOPERM", "invalid username")
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+from enum import StrEnum
 from typing import cast
 
 import redis
@@ -22,7 +23,7 @@ from coldfusion_queue.queue.connection import broker_errors
 from coldfusion_queue.queue.leases import SENT_SECONDS
 from coldfusion_queue.settings import Settings
 
-__all__ = ["TurnSender"]
+__all__ = ["Look", "TurnSender"]
 
 #: A worker may have taken the message up, or even ended it, before we say that it was sent.
 _MARK_SENT = """
@@ -36,20 +37,30 @@ end
 _CLAIM_MISSING = """
 if redis.call('EXISTS', KEYS[1]) == 1 then
   redis.call('DEL', KEYS[2])
-  return 0
+  return 'about'
 end
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
 local since = redis.call('GET', KEYS[2])
 if not since then
   redis.call('SET', KEYS[2], now, 'EX', 3600)
-  return 0
+  return 'noted'
 end
 if now - since < tonumber(ARGV[1]) then
-  return 0
+  return 'waiting'
 end
 redis.call('DEL', KEYS[2])
 redis.call('SET', KEYS[1], 'sending', 'PX', ARGV[2])
+return 'sent'
+"""
+
+#: A turn that its worker gives back may be another's by now, whose lease stands.
+_MARK_UNLESS_RUNNING = """
+local hint = redis.call('GET', KEYS[1])
+if hint and string.sub(hint, 1, 8) == 'running:' then
+  return 0
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
 
@@ -60,6 +71,19 @@ if redis.call('GET', KEYS[1]) == 'sent' then
 end
 return 0
 """
+
+
+class Look(StrEnum):
+    """What a look for a turn found, or did about it."""
+
+    #: It is queued or running.
+    ABOUT = "about"
+    #: It is missing for the first time; that is noted.
+    NOTED = "noted"
+    #: It was missing a moment ago already.
+    WAITING = "waiting"
+    #: It was missing for long enough, and was sent.
+    SENT = "sent"
 
 
 class TurnSender:
@@ -77,6 +101,7 @@ class TurnSender:
         # that dies with it.
         self._sending_milliseconds = int(1000 * settings.lease_seconds / 3)
         self._mark_sent = client.register_script(_MARK_SENT)
+        self._mark_unless_running = client.register_script(_MARK_UNLESS_RUNNING)
         self._claim_missing = client.register_script(_CLAIM_MISSING)
         self._drop_if_sent = client.register_script(_DROP_IF_SENT)
 
@@ -100,13 +125,10 @@ class TurnSender:
             self._publish(submission_id, turn)
         return True
 
-    def send_missing(self, submission_id: str, turn: int) -> bool:
+    def send_missing(self, submission_id: str, turn: int) -> Look:
         """Enqueue a turn that has been neither queued nor running for a sixth of the lease.
 
         Idempotent: the first call only notes that it is missing.
-
-        Returns:
-            Whether it was sent.
 
         Raises:
             BrokerUnavailableError: Redis does not answer.
@@ -115,22 +137,29 @@ class TurnSender:
         patience = int(1000 * self._settings.lease_seconds / 6)
         with broker_errors(self._settings):
             keys = [self._keys.turn(name), self._keys.missing(name)]
-            if not self._claim_missing(keys=keys, args=[patience, self._sending_milliseconds]):
-                return False
-            reach(CrashPoint.RECONCILE_FOUND)
-            self._publish(submission_id, turn)
-        return True
+            arguments = [patience, self._sending_milliseconds]
+            look = Look(self._claim_missing(keys=keys, args=arguments))
+            if look is Look.SENT:
+                reach(CrashPoint.RECONCILE_FOUND)
+                self._publish(submission_id, turn)
+        return look
 
-    def send_again(self, submission_id: str, turn: int) -> None:
-        """Enqueue a turn that this worker has in hand and gives back.
+    def send_again(self, submission_id: str, turn: int) -> bool:
+        """Enqueue a turn that this worker had in hand and gives back.
+
+        Returns:
+            Whether it was sent; False if another worker has it by now.
 
         Raises:
             BrokerUnavailableError: Redis does not answer.
         """
         with broker_errors(self._settings):
-            name = contribution_id(submission_id, turn)
-            self._client.set(self._keys.turn(name), "sending", px=self._sending_milliseconds)
+            hint = self._keys.turn(contribution_id(submission_id, turn))
+            arguments: list[str | int] = ["sending", self._sending_milliseconds]
+            if not self._mark_unless_running(keys=[hint], args=arguments):
+                return False
             self._publish(submission_id, turn)
+        return True
 
     def keep(self, submission_id: str, turn: int) -> None:
         """Say that a turn is queued: it waits for its retry.
@@ -140,22 +169,31 @@ class TurnSender:
         """
         with broker_errors(self._settings):
             hint = self._keys.turn(contribution_id(submission_id, turn))
-            self._client.set(hint, "sent", ex=SENT_SECONDS)
+            self._mark_unless_running(keys=[hint], args=["sent", 1000 * SENT_SECONDS])
 
     def hinted(self) -> set[str]:
         """Submissions of which a turn is queued or running, as far as Redis knows.
+
+        Writes: takes back that these turns were missing, which a look may have noted.
 
         Raises:
             BrokerUnavailableError: Redis does not answer.
         """
         with broker_errors(self._settings):
-            return {name.rpartition(".t")[0] for name in self._hints()}
+            names = list(self._hints())
+            if names:
+                self._client.delete(*map(self._keys.missing, names))
+        return {name.rpartition(".t")[0] for name in names}
 
     def forget_lost(self) -> list[str]:
         """Delete hints of turns whose message is neither queued nor with a worker.
 
         A message is lost when a worker dies between taking it off the queue and noting it as
-        unacknowledged. Cost: one pass over the queue, if there is a hint to look for.
+        unacknowledged. One that a worker is about to note seems lost too: its hint goes, and comes
+        back as a lease before ``send_missing`` has looked twice.
+
+        Cost: one pass over the keys of the database; if a turn has waited for longer than a third
+        of the lease, the whole queue and all unacknowledged messages are read.
 
         Returns:
             Contribution ids of the turns.
@@ -165,11 +203,9 @@ class TurnSender:
         """
         youngest_doubtful = 1000 * (SENT_SECONDS - self._settings.lease_seconds / 3)
         with broker_errors(self._settings):
-            doubtful = {
-                name
-                for name, value in self._hints().items()
-                if value == "sent" and self._remaining_milliseconds(name) < youngest_doubtful
-            }
+            sent = [name for name, value in self._hints().items() if value == "sent"]
+            remaining = zip(sent, self._remaining_milliseconds(sent), strict=True)
+            doubtful = {name for name, left in remaining if left < youngest_doubtful}
             lost = doubtful - self._queued() if doubtful else set()
             return sorted(name for name in lost if self._drop_if_sent(keys=[self._keys.turn(name)]))
 
@@ -190,14 +226,19 @@ class TurnSender:
         pairs = zip(keys, values, strict=True)
         return {key.removeprefix(start): value for key, value in pairs if value is not None}
 
-    def _remaining_milliseconds(self, name: str) -> int:
-        return self._client.pttl(self._keys.turn(name))
+    def _remaining_milliseconds(self, names: list[str]) -> list[int]:
+        with self._client.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.pttl(self._keys.turn(name))
+            return pipeline.execute()
 
     def _queued(self) -> set[str]:
         """Contribution ids of all turns that are on the queue or with a worker."""
-        # The queue first: a message that is taken up in between is then seen twice, not never.
-        waiting = cast("list[str]", self._client.lrange(FINETUNE_QUEUE, 0, -1))
-        taken = cast("list[str]", self._client.hvals("unacked"))
+        # At one moment: a message that moves in between, either way, would be seen nowhere.
+        with self._client.pipeline(transaction=True) as pipeline:
+            pipeline.lrange(FINETUNE_QUEUE, 0, -1)
+            pipeline.hvals("unacked")
+            waiting, taken = cast("list[list[str]]", pipeline.execute())
         messages = [json.loads(item) for item in waiting]
         messages += [json.loads(item)[0] for item in taken]
         found = (self._turn_of(message) for message in messages)

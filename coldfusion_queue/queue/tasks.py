@@ -19,6 +19,7 @@ from coldfusion_queue.keys import RedisKeys
 from coldfusion_queue.queue.connection import broker_errors
 from coldfusion_queue.queue.lock import single_flight
 from coldfusion_queue.queue.process import Process, this_process
+from coldfusion_queue.queue.sending import Look, TurnSender
 from coldfusion_queue.queue.turns import TurnDelivery
 from coldfusion_queue.repository import collecting
 from coldfusion_queue.repository.fusing import FusionReport, fuse_once
@@ -50,34 +51,53 @@ def fuse(repository: str) -> None:
     Writes: ``coldfusion:<repository>:fusion-lock``.
     """
     process = this_process()
-    with _left_to_beat("fusion"):
+    with _left_to_beat("fusion_idle", "fusion_postponed"):
         opened = Repository.open(process.settings, name=repository)
         with _alone(process, RedisKeys(repository).fusion_lock) as is_free:
             if is_free:
                 reach(CrashPoint.FUSE_LOCKED)
                 started = time.monotonic()
-                report = fuse_once(opened, process.settings)
-                _log_fusion(process, report, time.monotonic() - started)
+                try:
+                    report = fuse_once(opened, process.settings)
+                except LedgerConflictError as error:
+                    log.info("%s", error, extra={"event": "fusion_lost"})
+                else:
+                    _log_fusion(process, report, time.monotonic() - started)
 
 
 @shared_task(name="coldfusion.reconcile")
 def reconcile(repository: str) -> None:
     """Send the next turn of every open submission that is neither queued nor running.
 
+    A turn has to be missing at two looks. One that is found missing for the first time asks for
+    the second look itself, so that a single call brings it back, beat or no beat.
+
     Idempotent: see ``TurnSender.send_missing``.
     Writes: deletes ``open/<submission_id>`` of submissions that have no turns left.
     """
     process = this_process()
-    with _left_to_beat("reconcile"):
+    with _left_to_beat("reconcile_idle", "reconcile_postponed"):
         opened = Repository.open(process.settings, name=repository)
         sender = process.sender(repository)
         for name in sender.forget_lost():
             log.warning("message lost", extra={"event": "message_lost", "contribution": name})
-        # What is about already costs no request to the store.
-        for status in opened.submissions.open(tidy=True, skip=sender.hinted()):
+        if Look.NOTED in set(_send_missing(opened, sender)):
+            # A little more than ``send_missing`` asks for, or the second look comes too soon.
+            countdown = 1.1 * process.settings.lease_seconds / 6
+            with broker_errors(process.settings):
+                reconcile.apply_async((repository,), countdown=countdown, retry=False)
+
+
+def _send_missing(opened: Repository, sender: TurnSender) -> Iterator[Look]:
+    """Look for the next turn of each open submission."""
+    # What is about already costs no request to the store.
+    for status in opened.submissions.open(tidy=True, skip=sender.hinted()):
+        if status.next_turn is not None:
             name = status.submission.submission_id
-            if status.next_turn is not None and sender.send_missing(name, status.next_turn):
+            look = sender.send_missing(name, status.next_turn)
+            if look is Look.SENT:
                 log.info("turn sent again", extra={"event": "turn_resent", "submission": name})
+            yield look
 
 
 @shared_task(name="coldfusion.collect_garbage")
@@ -89,7 +109,7 @@ def collect_garbage(repository: str) -> None:
     Writes: ``coldfusion:<repository>:garbage-lock``.
     """
     process = this_process()
-    with _left_to_beat("garbage"):
+    with _left_to_beat("garbage_idle", "garbage_postponed"):
         opened = Repository.open(process.settings, name=repository)
         with _alone(process, RedisKeys(repository).garbage_lock) as is_free:
             if is_free:
@@ -110,16 +130,19 @@ def _alone(process: Process, key: str) -> Iterator[bool]:
 
 
 @contextmanager
-def _left_to_beat(what: str) -> Iterator[None]:
-    """An error that may pass is logged, no more: beat's next message is the retry."""
+def _left_to_beat(idle: str, postponed: str) -> Iterator[None]:
+    """An error that may pass is logged, no more: beat's next message is the retry.
+
+    Args:
+        idle: event for a repository that is not there yet.
+        postponed: event for a store or broker that is away.
+    """
     try:
         yield
     except NotFoundError as error:
-        log.info("nothing to do: %s", error, extra={"event": f"{what}_idle"})
-    except LedgerConflictError as error:
-        log.info("%s", error, extra={"event": f"{what}_lost"})
+        log.info("nothing to do: %s", error, extra={"event": idle})
     except RetryableError as error:
-        log.warning("put off: %s", error, extra={"event": f"{what}_postponed"})
+        log.warning("put off: %s", error, extra={"event": postponed})
 
 
 def _log_fusion(process: Process, report: FusionReport, seconds: float) -> None:

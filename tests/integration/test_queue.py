@@ -20,7 +20,6 @@ from coldfusion_queue.queue.lock import single_flight
 from coldfusion_queue.queue.process import Process
 from coldfusion_queue.queue.progress import ProgressReport, read_progress, write_progress
 from coldfusion_queue.queue.sending import TurnSender
-from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings
 from coldfusion_queue.turn import Phase
 
@@ -97,89 +96,17 @@ def test_a_lost_redis_loses_hint_and_message_together(
     assert len(messages(client, "finetune")) == 1
 
 
-def missing_for(client: redis.Redis, settings: Settings, name: str, seconds: float) -> None:
-    """As if a turn had been found missing that long ago."""
-    key = RedisKeys(settings.repository).missing(name)
-    since = client.get(key)
-    assert since is not None
-    client.set(key, int(since) - int(1000 * seconds))
-
-
-def test_a_turn_is_sent_again_when_it_was_missing_at_two_looks(
-    sender: TurnSender, client: redis.Redis, settings: Settings
-) -> None:
-    looks = [sender.send_missing("s", 1) for _ in range(2)]
-    missing_for(client, settings, "s.t00001", settings.lease_seconds / 6)
-    looks += [sender.send_missing("s", 1) for _ in range(2)]
-
-    assert looks == [False, False, True, False]
-    assert len(messages(client, "finetune")) == 1
-
-
-def test_a_turn_that_turns_up_between_two_looks_is_not_missing(
-    sender: TurnSender, client: redis.Redis, settings: Settings
-) -> None:
-    sender.send_missing("s", 1)
-    missing_for(client, settings, "s.t00001", 3600)
-    client.set(RedisKeys(settings.repository).turn("s.t00001"), "running:w", px=100)
-    sender.send_missing("s", 1)
-    client.delete(RedisKeys(settings.repository).turn("s.t00001"))
-
-    assert not sender.send_missing("s", 1)
-    assert messages(client, "finetune") == []
-
-
-def test_a_message_that_is_lost_is_told_from_one_that_waits_or_is_taken(
-    sender: TurnSender, client: redis.Redis, settings: Settings
-) -> None:
-    for turn in (1, 2, 3, 4):
-        sender.send("s", turn)
-    newest = client.lpop("finetune")  # LPUSH puts the newest first: turn 4
-    client.hset("unacked", "tag", json.dumps([json.loads(str(newest)), "finetune", "finetune"]))
-    client.rpop("finetune")  # as a worker does that dies before it notes what it took
-    assert sender.forget_lost() == []  # it may be on its way
-
-    for turn in (1, 2, 3, 4):  # as if they had been sent a minute ago
-        hint = RedisKeys(settings.repository).turn(f"s.t{turn:05d}")
-        client.pexpire(hint, client.pttl(hint) - 60_000)  # type: ignore[operator]
-
-    assert sender.forget_lost() == ["s.t00001"]
-    assert sender.hinted() == {"s"}
-    assert sender.send("s", 1)
-
-
-def test_reconcile_sends_what_is_queued_nowhere_and_tidies_markers(
-    repository: Repository, settings: Settings, client: redis.Redis, own_process: None
-) -> None:
-    for name, turns in (("open", 1), ("cancelled", None), ("forever", None)):
-        repository.submissions.create(name, dataset_id="d", turns=turns, submission_id=name)
-    repository.submissions.cancel("cancelled")
-
-    for _ in range(3):
-        tasks.reconcile(settings.repository)
-        for name in ("open.t00001", "forever.t00001"):
-            if client.exists(RedisKeys(settings.repository).missing(name)):
-                missing_for(client, settings, name, settings.lease_seconds)
-
-    sent = [
-        json.loads(
-            item["headers"]["argsrepr"].replace("'", '"').replace("(", "[").replace(")", "]")
-        )
-        for item in messages(client, "finetune")
-    ]  # type: ignore[index]
-    assert sorted(arguments[1:] for arguments in sent) == [["forever", 1], ["open", 1]]
-    assert {item.submission.submission_id for item in repository.submissions.open()} == {
-        "open",
-        "forever",
-    }
-    assert repository.submissions.count_open() == 2
-
-
 @pytest.mark.parametrize("task", ["fuse", "reconcile", "collect_garbage"])
 def test_a_task_of_beat_passes_over_a_repository_that_is_not_there_yet(
     task: str, own_process: None
 ) -> None:
     getattr(tasks, task)("nowhere")
+
+
+def test_an_error_without_a_text_is_told_by_its_name(settings: Settings) -> None:
+    expected = pytest.raises(BrokerUnavailableError, match="ConnectionResetError")
+    with expected, broker_errors(settings):
+        raise ConnectionResetError
 
 
 def test_only_one_holds_the_fusion_lock_and_a_dead_holders_lease_ends(

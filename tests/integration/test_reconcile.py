@@ -1,0 +1,176 @@
+"""What finds turns that are queued nowhere, on the real broker and the real store."""
+
+from __future__ import annotations
+
+import json
+import threading
+from datetime import UTC, datetime
+
+import pytest
+import redis
+from prometheus_client import CollectorRegistry
+
+from coldfusion_queue.keys import RedisKeys
+from coldfusion_queue.metrics import TaskMetrics
+from coldfusion_queue.queue import tasks
+from coldfusion_queue.queue.app import make_app
+from coldfusion_queue.queue.connection import connect_redis
+from coldfusion_queue.queue.process import Process
+from coldfusion_queue.queue.sending import Look, TurnSender
+from coldfusion_queue.repository.repository import Repository
+from coldfusion_queue.settings import Settings
+
+
+@pytest.fixture
+def client(settings: Settings) -> redis.Redis:
+    return connect_redis(settings)
+
+
+@pytest.fixture
+def sender(settings: Settings, client: redis.Redis) -> TurnSender:
+    return TurnSender(make_app(settings), client, settings, settings.repository)
+
+
+@pytest.fixture
+def own_process(settings: Settings, client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks called in this process use this test's settings and metrics of their own."""
+    process = Process(settings, client, TaskMetrics(CollectorRegistry()))
+    monkeypatch.setattr(tasks, "this_process", lambda: process)
+    make_app(settings).set_current()
+
+
+def messages(client: redis.Redis, queue: str) -> list[dict[str, object]]:
+    return [json.loads(item) for item in client.lrange(queue, 0, -1)]
+
+
+def missing_for(client: redis.Redis, settings: Settings, name: str, seconds: float) -> None:
+    """As if a turn had been found missing that long ago."""
+    key = RedisKeys(settings.repository).missing(name)
+    since = client.get(key)
+    assert since is not None
+    client.set(key, int(since) - int(1000 * seconds))
+
+
+def test_a_turn_is_sent_again_when_it_was_missing_at_two_looks(
+    sender: TurnSender, client: redis.Redis, settings: Settings
+) -> None:
+    looks = [sender.send_missing("s", 1) for _ in range(2)]
+    missing_for(client, settings, "s.t00001", settings.lease_seconds / 6)
+    looks += [sender.send_missing("s", 1) for _ in range(2)]
+
+    assert looks == ["noted", "waiting", "sent", "about"]
+    assert len(messages(client, "finetune")) == 1
+
+
+def test_a_turn_that_turns_up_between_two_looks_is_not_missing(
+    sender: TurnSender, client: redis.Redis, settings: Settings
+) -> None:
+    sender.send_missing("s", 1)
+    missing_for(client, settings, "s.t00001", 3600)
+    client.set(RedisKeys(settings.repository).turn("s.t00001"), "running:w", px=100)
+    sender.send_missing("s", 1)
+    client.delete(RedisKeys(settings.repository).turn("s.t00001"))
+
+    assert sender.send_missing("s", 1) is Look.NOTED
+    assert messages(client, "finetune") == []
+
+
+def test_a_turn_that_is_about_was_not_missing_however_long_ago_it_was_noted(
+    sender: TurnSender, client: redis.Redis, settings: Settings
+) -> None:
+    sender.send_missing("s", 1)
+    missing_for(client, settings, "s.t00001", 600)
+    client.set(RedisKeys(settings.repository).turn("s.t00001"), "running:w", px=100)
+
+    assert sender.hinted() == {"s"}
+
+    client.delete(RedisKeys(settings.repository).turn("s.t00001"))
+    assert sender.send_missing("s", 1) is Look.NOTED
+
+
+def test_a_message_that_is_lost_is_told_from_one_that_waits_or_is_taken(
+    sender: TurnSender, client: redis.Redis, settings: Settings
+) -> None:
+    for turn in (1, 2, 3, 4):
+        sender.send("s", turn)
+    newest = client.lpop("finetune")  # LPUSH puts the newest first: turn 4
+    client.hset("unacked", "tag", json.dumps([json.loads(str(newest)), "finetune", "finetune"]))
+    client.rpop("finetune")  # as a worker does that dies before it notes what it took
+    assert sender.forget_lost() == []  # it may be on its way
+
+    for turn in (1, 2, 3, 4):  # as if they had been sent a minute ago
+        hint = RedisKeys(settings.repository).turn(f"s.t{turn:05d}")
+        client.pexpire(hint, client.pttl(hint) - 60_000)  # type: ignore[operator]
+
+    assert sender.forget_lost() == ["s.t00001"]
+    assert sender.hinted() == {"s"}
+    assert sender.send("s", 1)
+
+
+def test_a_message_that_moves_to_and_fro_is_never_lost(
+    sender: TurnSender, client: redis.Redis, settings: Settings
+) -> None:
+    sender.send("s", 1)
+    hint = RedisKeys(settings.repository).turn("s.t00001")
+    client.pexpire(hint, client.pttl(hint) - 60_000)  # type: ignore[operator]
+    message = json.loads(str(client.lindex("finetune", 0)))
+    stop = threading.Event()
+
+    def move() -> None:  # each way at one moment, as when a message is put back
+        own = connect_redis(settings)
+        while not stop.is_set():
+            with own.pipeline() as taking, own.pipeline() as putting_back:
+                taking.rpop("finetune").hset("unacked", "tag", json.dumps([message, "", ""]))
+                taking.execute()
+                putting_back.hdel("unacked", "tag").lpush("finetune", json.dumps(message))
+                putting_back.execute()
+
+    mover = threading.Thread(target=move)
+    mover.start()
+    try:
+        assert [sender.forget_lost() for _ in range(300)] == [[]] * 300
+    finally:
+        stop.set()
+        mover.join()
+
+
+def test_reconcile_sends_what_is_queued_nowhere_and_tidies_markers(
+    repository: Repository, settings: Settings, client: redis.Redis, own_process: None
+) -> None:
+    for name, turns in (("open", 1), ("cancelled", None), ("forever", None)):
+        repository.submissions.create(name, dataset_id="d", turns=turns, submission_id=name)
+    repository.submissions.cancel("cancelled")
+
+    for _ in range(3):
+        tasks.reconcile(settings.repository)
+        for name in ("open.t00001", "forever.t00001"):
+            if client.exists(RedisKeys(settings.repository).missing(name)):
+                missing_for(client, settings, name, settings.lease_seconds)
+
+    sent = [
+        json.loads(
+            item["headers"]["argsrepr"].replace("'", '"').replace("(", "[").replace(")", "]")
+        )
+        for item in messages(client, "finetune")
+    ]  # type: ignore[index]
+    assert sorted(arguments[1:] for arguments in sent) == [["forever", 1], ["open", 1]]
+    assert {item.submission.submission_id for item in repository.submissions.open()} == {
+        "open",
+        "forever",
+    }
+    assert repository.submissions.count_open() == 2
+
+
+def test_a_reconcile_that_finds_a_turn_missing_asks_for_the_second_look_once(
+    repository: Repository, settings: Settings, client: redis.Redis, own_process: None
+) -> None:
+    repository.submissions.create("s", dataset_id="d", submission_id="s")
+
+    tasks.reconcile(settings.repository)
+    tasks.reconcile(settings.repository)
+
+    (again,) = messages(client, "fusion")
+    headers: dict[str, str] = again["headers"]  # type: ignore[assignment]
+    assert headers["task"] == "coldfusion.reconcile"
+    wait = datetime.fromisoformat(headers["eta"]) - datetime.now(UTC)
+    assert settings.lease_seconds / 6 < wait.total_seconds() + 0.5 < settings.lease_seconds / 3
