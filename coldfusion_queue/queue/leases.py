@@ -72,7 +72,8 @@ class Lease:
     """What a worker knows of the lease that it asked for."""
 
     is_held: bool
-    """Whether it is ours; another worker may take it when our heartbeat stops too long."""
+    """Whether it is ours; another worker may take it when our heartbeat stops too long. What is
+    lost once stays lost, also when the other worker has given it back."""
     starts: int
     """How often the turn was started since it last ended in order, this time included."""
 
@@ -130,6 +131,13 @@ class TurnLeases:
             renewer.join()
             self._end(contribution_id, is_over)
 
+    def renew(self, contribution_id: str, lease: Lease) -> None:
+        """Renew a lease that is held, and note in it if it is another worker's by now."""
+        arguments = [self._holder, str(self._milliseconds)]
+        with suppress(redis.RedisError):
+            if not self._renew(keys=self._names(contribution_id)[:1], args=arguments):
+                lease.is_held = False
+
     def _ask(self, contribution_id: str) -> Lease:
         arguments = [self._holder, str(self._milliseconds), str(_STARTS_SECONDS)]
         try:
@@ -139,10 +147,8 @@ class TurnLeases:
         return Lease(is_held=starts > 0, starts=starts)
 
     def _keep_renewing(self, contribution_id: str, lease: Lease, stop: threading.Event) -> None:
-        keys, arguments = self._names(contribution_id)[:1], [self._holder, str(self._milliseconds)]
-        while not stop.wait(self._milliseconds / 4000):
-            with suppress(redis.RedisError):
-                lease.is_held = bool(self._renew(keys=keys, args=arguments))
+        while lease.is_held and not stop.wait(self._milliseconds / 4000):
+            self.renew(contribution_id, lease)
 
     def _end(self, contribution_id: str, is_over: bool) -> None:
         keys = self._names(contribution_id)

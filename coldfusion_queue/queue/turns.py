@@ -71,7 +71,7 @@ class TurnDelivery:
                 if submission is None:
                     self._log("turn_dropped", "submission unknown", level=logging.WARNING)
                     return
-                if opened.submissions.status(submission).next_turn == self.turn:
+                if self._is_next(opened, submission):
                     self._run(opened, submission, lease)
             reach(CrashPoint.TURN_RELEASED)
             self._send_next(opened, submission)
@@ -103,11 +103,14 @@ class TurnDelivery:
         except LeaseLostError:
             ending = "superseded"
             raise
-        except _RETRIED:
-            ending = "retried"
-            raise
         except Exception as error:
-            self._fail(repository, error)
+            if self._is_superseded(lease):
+                ending = "superseded"
+                raise LeaseLostError from error
+            if isinstance(error, _RETRIED):
+                ending = "retried"
+                raise
+            self._fail(repository, submission, error)
         finally:
             self.process.metrics.finetune_ended(ending, time.monotonic() - started)
 
@@ -120,6 +123,19 @@ class TurnDelivery:
         ending = "committed" if outcome.committed else "duplicate"
         self._log(f"turn_{ending}", f"turn {ending}", base_version=outcome.base_version)
         return ending
+
+    def _is_next(self, repository: Repository, submission: Submission) -> bool:
+        return repository.submissions.status(submission).next_turn == self.turn
+
+    def _is_superseded(self, lease: Lease) -> bool:
+        """Whether another worker has this turn by now: our failure is not its end then.
+
+        Asked anew, because a worker that slept for hours finds its time limit over when it wakes,
+        before its next heartbeat.
+        """
+        leases = self.process.leases(self.repository, self._worker)
+        leases.renew(contribution_id(self.submission_id, self.turn), lease)
+        return not lease.is_held
 
     def _refuse_deadly(self, lease: Lease) -> None:
         losses, limit = lease.starts - 1, self.process.settings.task_max_worker_losses
@@ -139,11 +155,7 @@ class TurnDelivery:
         self._log("turn_interrupted", "turn interrupted, its worker is told to stop", **steps)
 
     def _retry(self, error: ColdFusionError) -> None:
-        """Retry with backoff; after the last attempt record the failure, if the store lets us.
-
-        If it does not, the turn is simply forgotten: ``reconcile`` finds it in the bucket's
-        records and sends it again when the store is back.
-        """
+        """Retry with backoff; after the last attempt give the turn up."""
         attempt = self.task.request.retries
         limit = self.process.settings.task_max_retries
         if attempt < limit:
@@ -154,14 +166,24 @@ class TurnDelivery:
                 self.process.sender(self.repository).keep(self.submission_id, self.turn)
             # Without a number of ours Celery would stop at three, and record nothing.
             raise self.task.retry(exc=error, countdown=countdown, max_retries=limit)
+        self._give_up(error)
+
+    def _give_up(self, error: ColdFusionError) -> None:
+        """Record a failure, if the store lets us and the turn is not done meanwhile.
+
+        If the store does not, the turn is simply forgotten: ``reconcile`` finds it in the bucket's
+        records and sends it again when the store is back.
+        """
         try:
             opened = Repository.open(self.process.settings, name=self.repository)
-            opened.submissions.fail(self.submission_id, self.turn, error)
-            self._log("turn_failed", f"turn failed: {error}", level=logging.ERROR)
+            if self._is_next(opened, opened.submissions.get(self.submission_id)):
+                opened.submissions.fail(self.submission_id, self.turn, error)
+                self._log("turn_failed", f"turn failed: {error}", level=logging.ERROR)
         except RetryableError:
             self._log("turn_given_up", f"turn given up for now: {error}", level=logging.ERROR)
 
-    def _fail(self, repository: Repository, error: Exception) -> None:
+    def _fail(self, repository: Repository, submission: Submission, error: Exception) -> None:
+        """Record a failure, unless another worker has ended the turn meanwhile."""
         if isinstance(error, SoftTimeLimitExceeded):
             limit = self.process.settings.finetune_time_limit_seconds
             error = TrainingFailedError(
@@ -173,15 +195,23 @@ class TurnDelivery:
         # The traceback stays in this worker's log, which is on the side of the data.
         extra = {"event": "turn_failed", "submission": self.submission_id, "turn": self.turn}
         log.error("turn failed", exc_info=error, extra=extra)
-        repository.submissions.fail(self.submission_id, self.turn, error)
+        if self._is_next(repository, submission):
+            repository.submissions.fail(self.submission_id, self.turn, error)
 
     def _send_next(self, repository: Repository, submission: Submission) -> None:
-        status = repository.submissions.status(submission)
-        if status.next_turn is not None:
-            self.process.sender(self.repository).send(self.submission_id, status.next_turn)
-            return
-        repository.submissions.close(self.submission_id)
-        reach(CrashPoint.SUBMISSION_CLOSED)
+        """Send the next turn, or close a submission that has none left.
+
+        This turn is over, so what goes wrong here is not its failure: ``reconcile`` makes it good.
+        """
+        try:
+            status = repository.submissions.status(submission)
+            if status.next_turn is not None:
+                self.process.sender(self.repository).send(self.submission_id, status.next_turn)
+                return
+            repository.submissions.close(self.submission_id)
+            reach(CrashPoint.SUBMISSION_CLOSED)
+        except RetryableError as error:
+            self._log("next_turn_put_off", f"left to reconcile: {error}", level=logging.WARNING)
 
     def _log(
         self, event: str, message: str, *, level: int = logging.INFO, **numbers: object

@@ -90,6 +90,19 @@ def test_a_lost_lease_is_taken_back_unless_another_worker_has_it(
     assert client.get(keys.turn(NAME)) == "running:b"
 
 
+def test_a_lease_that_was_lost_stays_lost_when_the_other_worker_has_given_it_back(
+    leases: Callable[..., TurnLeases], client: redis.Redis, keys: RedisKeys, wait_until: WaitUntil
+) -> None:
+    with leases("a", 0.3).hold(NAME) as lease:
+        client.set(keys.turn(NAME), "running:b", px=60_000)
+        wait_until(lambda: not lease.is_held)
+        client.delete(keys.turn(NAME))
+        threading.Event().wait(0.2)
+
+        assert not lease.is_held
+        assert not client.exists(keys.turn(NAME))
+
+
 def test_starts_count_the_deaths_and_not_the_endings(
     leases: Callable[..., TurnLeases], client: redis.Redis
 ) -> None:
