@@ -165,13 +165,18 @@ def test_a_port_that_is_no_service_link_is_a_misspelt_setting(
         ),
         pytest.param(
             {"FINETUNE_TIME_LIMIT_SECONDS": "90000"},
-            ["COLDFUSION_FINETUNE_TIME_LIMIT_SECONDS is 90000", "VISIBILITY_TIMEOUT_SECONDS"],
-            id="finetune-longer-than-visibility",
+            ["COLDFUSION_FINETUNE_TIME_LIMIT_SECONDS", "(90000)", "GC_GRACE_SECONDS is 86400"],
+            id="finetune-longer-than-the-default-grace",
         ),
         pytest.param(
-            {"FUSION_TIME_LIMIT_SECONDS": "600", "VISIBILITY_TIMEOUT_SECONDS": "600"},
-            ["COLDFUSION_FUSION_TIME_LIMIT_SECONDS is 600", "(600)", "a second time"],
-            id="fusion-as-long-as-visibility",
+            {"RECONCILE_INTERVAL_SECONDS": "10.5"},
+            ["COLDFUSION_RECONCILE_INTERVAL_SECONDS is 10.5", "a sixth", "LEASE_SECONDS (60)"],
+            id="looks-too-rare-for-the-default-lease",
+        ),
+        pytest.param(
+            {"LEASE_SECONDS": "30"},
+            ["COLDFUSION_RECONCILE_INTERVAL_SECONDS is 10,", "(30)", "too late"],
+            id="lease-too-short-for-the-default-looks",
         ),
         pytest.param(
             {"FINETUNE_TIME_LIMIT_SECONDS": "600", "GC_GRACE_SECONDS": "659"},
@@ -200,10 +205,16 @@ def test_settings_that_fit_together_are_taken(monkeypatch: pytest.MonkeyPatch) -
         S3_SECRET_KEY="secret",
         FINETUNE_TIME_LIMIT_SECONDS="500",
         GC_GRACE_SECONDS="560",
-        FUSION_TIME_LIMIT_SECONDS="500",
-        VISIBILITY_TIMEOUT_SECONDS="600",
+        LEASE_SECONDS="30",
+        RECONCILE_INTERVAL_SECONDS="5",
     )
-    assert load_settings().visibility_timeout_seconds == 600
+    settings = load_settings()
+    assert (settings.lease_seconds, settings.reconcile_interval_seconds) == (30, 5)
+
+
+def test_a_task_may_take_longer_than_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    setenv(monkeypatch, FUSION_TIME_LIMIT_SECONDS="600", FINETUNE_TIME_LIMIT_SECONDS="600")
+    assert load_settings().lease_seconds == 60
 
 
 @pytest.mark.parametrize(
