@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +14,17 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from coldfusion_queue.audit import audit
 from coldfusion_queue.errors import TrainingFailedError
 from coldfusion_queue.intake.prepare import prepare_dataset
 from coldfusion_queue.intake.upload import upload_dataset
 from coldfusion_queue.records import Contribution, Hyperparameters, Submission
+from coldfusion_queue.repository.fusing import fuse_once
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.repository.submissions import SubmissionState
 from coldfusion_queue.settings import Settings
 from coldfusion_queue.store import Store
-from coldfusion_queue.turn import Phase, run_turn
+from coldfusion_queue.turn import Phase, TurnOutcome, run_turn
 from tests.conftest import CORPUS
 
 Submit = Callable[..., Submission]
@@ -178,6 +182,39 @@ def test_a_turn_that_is_done_is_not_run_again(
         repository.store.list(f"{repository.name}/contributions/{first.contribution_id}/")
     )
     assert len(objects) == 3  # the record, the shared parameters, the head
+
+
+def test_of_three_workers_that_train_one_turn_at_once_one_contributes(
+    repository: Repository, settings: Settings, submit: Submit, tmp_path: Path
+) -> None:
+    # Given no leases that tell them of each other, as when Redis is away
+    submission = submit(turns=1)
+    trained = threading.Barrier(3, timeout=60)
+
+    def work(number: int) -> TurnOutcome:
+        def report(phase: Phase, *_: object) -> None:
+            if phase is Phase.UPLOADING:
+                trained.wait()
+
+        own = settings.model_copy(update={"home": tmp_path / f"worker{number}"})
+        opened = Repository(Store.open(own), repository.name)
+        return run_turn(opened, own, submission, 1, report)
+
+    with ThreadPoolExecutor(3) as pool:
+        outcomes = list(pool.map(work, range(3)))
+
+    assert sorted(outcome.committed for outcome in outcomes) == [False, False, True]
+    contribution = committed(repository, submission)
+    prefix = f"{repository.name}/contributions/{contribution.contribution_id}/"
+    assert {item.key.removeprefix(prefix) for item in repository.store.list(prefix)} == {
+        "contribution.json",
+        f"{contribution.attempt}/shared.safetensors",
+        f"{contribution.attempt}/head.safetensors",
+    }
+    assert fuse_once(repository, settings).decisions[0].outcome == "fused"
+    assert fuse_once(repository, settings).decisions == ()
+    repository.submissions.close(submission.submission_id)
+    assert audit(settings, repository.name).findings == ()
 
 
 def test_the_head_is_kept_for_the_next_turn(
