@@ -12,6 +12,10 @@ from workers.starting import check_store, prepare, run_worker
 
 __all__ = ["main"]
 
+#: One each for a fusion, for garbage collection and for ``reconcile``: a turn whose worker died
+#: does not wait for a fusion that takes an hour. Locks keep the first two single.
+_NUM_CHILDREN = 3
+
 
 def main() -> None:
     """Run until told to stop; see ``workers.starting.run_worker`` for signals."""
@@ -20,8 +24,9 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = prepare()
     check_store(settings)
-    # Beat may be down, or its next reconcile some way off: what was lost is sent again now.
-    run_worker(settings, [FUSION_QUEUE], arguments.name, ["coldfusion.reconcile"])
+    # Beat may be down, or its next reconcile some way off: what was lost is looked for now.
+    first_tasks = ["coldfusion.reconcile"]
+    run_worker(settings, [FUSION_QUEUE], arguments.name, _NUM_CHILDREN, first_tasks)
 
 
 if __name__ == "__main__":

@@ -45,14 +45,19 @@ def check_store(settings: Settings) -> None:
 
 
 def run_worker(
-    settings: Settings, queues: Sequence[str], name: str, first_tasks: Sequence[str] = ()
+    settings: Settings,
+    queues: Sequence[str],
+    name: str,
+    num_children: int = 1,
+    first_tasks: Sequence[str] = (),
 ) -> None:
-    """Run a Celery worker with one pool process until it is told to stop.
+    """Run a Celery worker until it is told to stop.
 
     Args:
         settings: read by ``prepare``.
         queues: queues to consume.
         name: part of the worker's name, unique on its host.
+        num_children: processes of its pool, each of which runs one task at a time.
         first_tasks: tasks of the repository to send when the worker is ready.
     """
     with tempfile.TemporaryDirectory(prefix="coldfusion-metrics-") as metrics_dir:
@@ -78,7 +83,7 @@ def run_worker(
             [
                 "worker",
                 "--pool=prefork",
-                "--concurrency=1",
+                f"--concurrency={num_children}",
                 f"--queues={','.join(queues)}",
                 f"--hostname={name}@%h",
                 f"--loglevel={settings.log_level}",
