@@ -8,146 +8,21 @@ decided exactly once, and the auditor, which shares no code with what writes, ha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
 from coldfusion_queue.audit import audit
 from coldfusion_queue.crash_points import CrashPoint
 from coldfusion_queue.names import contribution_id
-from coldfusion_queue.queue.app import make_app
-from coldfusion_queue.queue.sending import TurnSender
-from coldfusion_queue.records import Contribution, Hyperparameters, Policy, Submission
+from coldfusion_queue.records import Policy
 from coldfusion_queue.repository.collecting import collect_garbage
 from coldfusion_queue.repository.policy import change_policy
 from tests.acceptance.conftest import MakeWorld
-from tests.acceptance.world import World, eventually, rows, write_rows
+from tests.acceptance.scene import DIVERGING, LONG, QUICK, Scene
+from tests.acceptance.world import eventually, rows, write_rows
 from tests.injector import Injector
 
 pytestmark = pytest.mark.slow
-
-#: Everything that recovers is quick.
-QUICK = {
-    "COLDFUSION_LEASE_SECONDS": "3",
-    "COLDFUSION_RECONCILE_INTERVAL_SECONDS": "0.5",
-    "COLDFUSION_FUSION_INTERVAL_SECONDS": "0.5",
-    "COLDFUSION_FUSION_LOCK_SECONDS": "1",
-    "COLDFUSION_PROGRESS_INTERVAL_SECONDS": "0.05",
-    "COLDFUSION_SOFT_SHUTDOWN_SECONDS": "10",
-}
-SHORT = Hyperparameters(epochs=1, batch_size=8, max_length=16)
-LONG = Hyperparameters(epochs=100, batch_size=8, max_length=16)
-DIVERGING = Hyperparameters(epochs=2, batch_size=8, max_length=16, learning_rate=1e30)
-WORKERS = {"finetune_worker": "finetune0", "fusion_worker": "fusion_worker"}
-
-
-class Scene:
-    """A repository with workers that can be killed, and what was asked of it."""
-
-    def __init__(self, world: World, injector: Injector, dataset_id: str) -> None:
-        self.world = world
-        self.injector = injector
-        self.repository = world.repository
-        self._dataset_id = dataset_id
-        settings = world.settings
-        self._sender = TurnSender(make_app(settings), world.redis, settings, settings.repository)
-        self._expected: list[str] = []
-        self._failing: list[str] = []
-
-    # --- what a test does ---------------------------------------------------------------------
-
-    def submit(
-        self,
-        turns: int = 1,
-        how: Hyperparameters = SHORT,
-        *,
-        send: bool = True,
-        fails: bool = False,
-    ) -> Submission:
-        """A submission of the one dataset; its end is checked by ``check``."""
-        submission = self.repository.submissions.create(
-            "notes", dataset_id=self._dataset_id, turns=turns, hyperparameters=how
-        )
-        (self._failing if fails else self._expected).append(submission.submission_id)
-        if send:
-            self._sender.send(submission.submission_id, 1)
-        return submission
-
-    def expect(self, submission_id: str) -> None:
-        """Another submission that has to complete."""
-        self._expected.append(submission_id)
-
-    def hold(self, point: CrashPoint, action: Callable[[], Submission]) -> Submission:
-        """Do what makes a process stop at a point, and wait until one has."""
-        before = self.injector.fired(point)
-        self.injector.arm(point, "hold")
-        submission = action()
-        eventually(lambda: self.injector.fired(point) > before)
-        return submission
-
-    def start_missing(self) -> None:
-        """Start the workers that are not there."""
-        for kind, name in WORKERS.items():
-            if not self.world.runs(name):
-                self.world.start_warm(kind, name, INJECTOR_DIRECTORY=str(self.injector.directory))
-
-    def a_worker_died(self) -> bool:
-        return not all(self.world.runs(name) for name in WORKERS.values())
-
-    def commit_elsewhere(self, submission: Submission, *, value: float = 0.01) -> None:
-        """Commit the first turn of a submission from here, every delta the same number."""
-        base = self.repository.ledger.base_version()
-        path = self.world.temporary / "base.safetensors"
-        self.repository.store.download(base.model, path)
-        delta = {name: np.full_like(tensor, value) for name, tensor in load_file(path).items()}
-        save_file(delta, path)
-        name = contribution_id(submission.submission_id, 1)
-        attempt, files = self.repository.contributions.upload(name, {"shared.safetensors": path})
-        path.unlink()
-        self.repository.contributions.commit(
-            Contribution(
-                contribution_id=name,
-                submission_id=submission.submission_id,
-                contributor_id=submission.contributor_id,
-                dataset_id=submission.dataset_id,
-                turn=1,
-                attempt=attempt,
-                base_version=base.version,
-                base_digest=base.digest,
-                form="delta",
-                shared=files["shared.safetensors"],
-                head=None,
-                num_examples=1,
-                metrics={},
-                created_at=datetime.now(UTC),
-                created_by="another worker",
-            )
-        )
-
-    # --- what must hold afterwards ------------------------------------------------------------
-
-    def check(self) -> None:
-        """Quiescence: everything is decided once, and the auditor finds nothing."""
-        eventually(self._is_quiet, 60)
-        self.world.check_fused_once(*self._expected)
-        for submission_id in self._failing:
-            assert self.world.state(submission_id)["state"] == "failed"
-        report = audit(self.world.settings, self.repository.name)
-        assert report.findings == ()
-        collect_garbage(self.repository, 0)
-        report = audit(self.world.settings, self.repository.name, 0)
-        assert report.findings == ()
-
-    def _is_quiet(self) -> bool:
-        states = [self.world.state(name)["state"] for name in (*self._expected, *self._failing)]
-        return (
-            "open" not in states
-            and self.repository.inbox.count() == 0
-            and not any(self.repository.submissions.open())
-            and self.world.is_idle()
-        )
 
 
 @pytest.fixture(scope="module")
@@ -184,8 +59,7 @@ def _tally(injector: Injector, request: pytest.FixtureRequest) -> Iterator[None]
     killed = {point: number for point, number in fired.items() if number}
     reached = injector.reached()
     lines = [
-        f"  {point:24} killed {number}, reached {reached[point]}"
-        for point, number in killed.items()
+        f"  {point:24} fired {number}, reached {reached[point]}" for point, number in killed.items()
     ]
     missing = [point.value for point in CrashPoint if point not in killed]
     lines.append(
@@ -375,7 +249,7 @@ def test_a_collection_is_killed_there_and_the_next_one_goes_on(
     point: CrashPoint, scene: Scene
 ) -> None:
     scene.submit(turns=4)  # each of its versions makes the weights of the one before garbage
-    eventually(scene._is_quiet)
+    eventually(scene.is_quiet)
 
     killed(scene, point, "gc", "--grace-seconds", "0")
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from coldfusion_queue.audit import audit
 from coldfusion_queue.crash_points import CrashPoint
 from tests.acceptance.own_servers import Servers
 from tests.acceptance.servers import slow_proxy
@@ -82,23 +81,6 @@ def events(world: World, *workers: str) -> list[str]:
     return [str(item.get("event")) for name in workers for item in world.events(name)]
 
 
-def starts(world: World, submission: str) -> int:
-    found = [item for item in world.events("finetune0") if item.get("submission") == submission]
-    return [item["event"] for item in found].count("turn_started")
-
-
-def wait_complete(world: World, *submissions: str, seconds: float = 60) -> None:
-    def complete() -> bool:
-        states = [world.state(name) for name in submissions]
-        assert not any(state["failure"] for state in states), states
-        return all(state["state"] == "complete" for state in states)
-
-    eventually(complete, seconds)
-    eventually(lambda: world.repository.inbox.count() == 0)
-    world.check_fused_once(*submissions)
-    assert audit(world.settings, world.repository.name).findings == ()
-
-
 def test_a_finished_finetune_outlasts_a_store_that_is_away(
     finetuning: World, own_servers: Servers, injector: Injector
 ) -> None:
@@ -110,8 +92,8 @@ def test_a_finished_finetune_outlasts_a_store_that_is_away(
     eventually(lambda: events(world, "finetune0").count("upload_retried") >= 2)
     own_servers.start_s3(world)
 
-    wait_complete(world, submission)
-    assert starts(world, submission) == 1  # nothing was trained again
+    world.wait_complete(submission)
+    assert world.starts(submission) == 1  # nothing was trained again
 
 
 def test_a_store_that_goes_away_in_the_middle_of_an_upload_delays_the_turn(
@@ -130,9 +112,9 @@ def test_a_store_that_goes_away_in_the_middle_of_an_upload_delays_the_turn(
         eventually(lambda: events(world, "finetune0").count("upload_retried") > before)
         own_servers.start_s3(world)
 
-        wait_complete(world, submission)
+        world.wait_complete(submission)
         world.kill("finetune0")
-    assert starts(world, submission) == 1
+    assert world.starts(submission) == 1
 
 
 def test_a_store_that_goes_away_in_the_middle_of_a_fusion_delays_it(
@@ -146,7 +128,7 @@ def test_a_store_that_goes_away_in_the_middle_of_a_fusion_delays_it(
     eventually(lambda: "fusion_postponed" in events(world, "fusion_worker"))
     own_servers.start_s3(world)
 
-    wait_complete(world, submission)
+    world.wait_complete(submission)
 
 
 def test_a_new_and_empty_broker_loses_no_submission(
@@ -159,8 +141,8 @@ def test_a_new_and_empty_broker_loses_no_submission(
     own_servers.replace_valkey()
     injector.release(CrashPoint.TURN_DOWNLOADED)
 
-    wait_complete(world, running, queued)
-    assert starts(world, running) == 1
+    world.wait_complete(running, queued)
+    assert world.starts(running) == 1
 
 
 def test_answers_that_are_slow_wrong_or_missing_end_in_no_wrong_state(
@@ -178,6 +160,6 @@ def test_answers_that_are_slow_wrong_or_missing_end_in_no_wrong_state(
 
         submissions = [submit(world, "--name", f"faulty{n}", "--turns", 2) for n in range(4)]
 
-        wait_complete(world, *submissions, seconds=90)
+        world.wait_complete(*submissions, seconds=90)
         assert len(proxy.faults) < 3500, "too few requests went through the proxy"
         proxy.shutdown()

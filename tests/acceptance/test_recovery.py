@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from coldfusion_queue.audit import audit
 from coldfusion_queue.crash_points import CrashPoint
 from coldfusion_queue.records import Policy
 from tests.acceptance.conftest import MakeWorld
@@ -73,20 +72,6 @@ def wait_for_training(world: World, submission: str, after_step: int = 3) -> str
     return str(world.progress(submission)["worker"]).partition("@")[0]
 
 
-def wait_complete(world: World, *submissions: str, seconds: float = 60) -> None:
-    """Until all turns are committed and fused, and nothing is about any more."""
-
-    def complete() -> bool:
-        states = [world.state(name) for name in submissions]
-        assert not any(state["failure"] for state in states), states
-        return all(state["state"] == "complete" for state in states)
-
-    eventually(complete, seconds)
-    eventually(lambda: world.repository.inbox.count() == 0)
-    world.check_fused_once(*submissions)
-    assert audit(world.settings, world.repository.name).findings == ()
-
-
 def events(world: World, submission: str) -> list[tuple[str, str]]:
     """What happened to a submission's turns, and on which worker."""
     return [
@@ -95,11 +80,6 @@ def events(world: World, submission: str) -> list[tuple[str, str]]:
         for item in world.events(name)
         if item.get("submission") == submission
     ]
-
-
-def starts(world: World, submission: str) -> int:
-    """How often a turn of a submission was begun."""
-    return [event for event, _ in events(world, submission)].count("turn_started")
 
 
 def received(world: World, name: str) -> set[str]:
@@ -134,9 +114,9 @@ def test_a_redis_that_loses_everything_loses_no_submission_and_doubles_no_turn(
     injector.release(CrashPoint.COMMIT_MARKED)
 
     # Then what waited is sent again, and what ran is not run a second time
-    wait_complete(world, half, running, *queued)
+    world.wait_complete(half, running, *queued)
     assert {("turn_resent", "fusion_worker")} <= set(events(world, queued[0]))
-    assert [starts(world, name) for name in (half, running)] == [1, 1]
+    assert [world.starts(name) for name in (half, running)] == [1, 1]
 
 
 # --- workers that die ---------------------------------------------------------------------------
@@ -148,8 +128,8 @@ def test_the_turn_of_a_killed_pool_child_is_run_again(world: World) -> None:
 
     world.kill_pool_child(worker)
 
-    wait_complete(world, submission)
-    assert starts(world, submission) == 2
+    world.wait_complete(submission)
+    assert world.starts(submission) == 2
     assert world.runs(worker)  # with a new child
 
 
@@ -177,7 +157,7 @@ def test_a_turn_that_kills_its_workers_is_given_up_after_a_bounded_number_of_the
         assert "its worker died 3 times in it, expected at most 2" in failure.reason
         assert own.fired(CrashPoint.TURN_DOWNLOADED) == 3
         # And the worker goes on with what others ask for
-        wait_complete(world, world.submit(data(world), *SHORT_TURN))
+        world.wait_complete(world.submit(data(world), *SHORT_TURN))
 
 
 def test_the_turn_of_a_killed_worker_is_run_again_within_the_lease(world: World) -> None:
@@ -191,7 +171,7 @@ def test_the_turn_of_a_killed_worker_is_run_again_within_the_lease(world: World)
     eventually(lambda: ("turn_started", other) in events(world, submission))
     # A second for two processes that look at most every half second, and for this one.
     assert time.monotonic() - killed < int(QUICK["COLDFUSION_LEASE_SECONDS"]) + 1
-    wait_complete(world, submission)
+    world.wait_complete(submission)
 
 
 def test_a_turn_that_takes_longer_than_the_lease_is_run_once(world: World) -> None:
@@ -201,11 +181,11 @@ def test_a_turn_that_takes_longer_than_the_lease_is_run_once(world: World) -> No
     worker = wait_for_training(world, submission)
     began = time.monotonic()
 
-    wait_complete(world, submission)
+    world.wait_complete(submission)
 
     took = time.monotonic() - began
     assert took > 2 * int(QUICK["COLDFUSION_LEASE_SECONDS"]), "not long enough to show anything"
-    assert starts(world, submission) == 1
+    assert world.starts(submission) == 1
     # Nor did its message come back, which would only have been dropped.
     (other,) = set(WORKERS) - {worker}
     assert received(world, other) == before[other]
@@ -219,7 +199,7 @@ def test_a_worker_that_sleeps_loses_its_turn_and_does_not_commit_it_when_it_wake
     zombie = wait_for_training(world, submission)
     (other,) = set(WORKERS) - {zombie}
     world.pause(zombie)
-    wait_complete(world, submission)
+    world.wait_complete(submission)
     assert ("turn_committed", other) in events(world, submission)
     version = world.repository.ledger.base_version().version
 
@@ -230,7 +210,7 @@ def test_a_worker_that_sleeps_loses_its_turn_and_does_not_commit_it_when_it_wake
         lambda: {event for event, name in events(world, submission) if name == zombie} & outcomes
     )
     eventually(world.is_idle)
-    wait_complete(world, submission)
+    world.wait_complete(submission)
     assert world.repository.ledger.base_version().version == version
 
 
@@ -250,7 +230,7 @@ def test_sigterm_hands_a_turn_on_and_another_worker_goes_on_from_its_checkpoint(
     # It ends when its turn is handed on, not when the time it has for that is over.
     eventually(lambda: not world.runs(worker))
     assert time.monotonic() - stopped < int(QUICK["COLDFUSION_SOFT_SHUTDOWN_SECONDS"]) / 2
-    wait_complete(world, submission)
+    world.wait_complete(submission)
     assert ("turn_interrupted", worker) in events(world, submission)
     assert ("turn_committed", other) in events(world, submission)
     (step,) = [
@@ -280,7 +260,7 @@ def test_an_interrupted_turn_ends_with_the_bytes_of_one_that_was_left_alone(
         eventually(lambda: not world.runs("finetune0"))
         world.start_warm("finetune_worker", "finetune0")
 
-        wait_complete(world, alone, interrupted)
+        world.wait_complete(alone, interrupted)
 
         assert digest(world, interrupted) == digest(world, alone)
 
@@ -300,7 +280,7 @@ def test_a_turn_that_cannot_stop_in_time_is_killed_and_run_by_another(
 
     eventually(lambda: not world.runs("finetune0"))
     world.start_warm("finetune_worker", "finetune1")
-    wait_complete(world, submission)
+    world.wait_complete(submission)
 
 
 # --- clocks -------------------------------------------------------------------------------------
@@ -316,9 +296,9 @@ def test_clocks_an_hour_apart_cost_nothing(make_world: MakeWorld) -> None:
         long = [world.submit(data(world), *LONGER_TURN, "--name", f"long{n}") for n in range(2)]
         short = world.submit(data(world), *SHORT_TURN, "--turns", 3)
 
-        wait_complete(world, *long, short)
+        world.wait_complete(*long, short)
 
-        assert [starts(world, name) for name in (*long, short)] == [1, 1, 3]
+        assert [world.starts(name) for name in (*long, short)] == [1, 1, 3]
         written = world.repository.contributions.find(f"{short}.t00001")
         assert written is not None
         error = abs((written.created_at - datetime.now(UTC)).total_seconds())

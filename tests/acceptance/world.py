@@ -28,6 +28,7 @@ import psutil
 import pytest
 import redis
 
+from coldfusion_queue.audit import audit
 from coldfusion_queue.local.processes import ProcessRecord, is_running, start, stop
 from coldfusion_queue.records import Decision, Policy
 from coldfusion_queue.repository.repository import Repository
@@ -351,6 +352,27 @@ class World:
             turns = self.state(name)["committed_turns"]
             mine = sorted(item for item in fused if item.startswith(f"{name}."))
             assert mine == [f"{name}.t{turn:05d}" for turn in range(1, turns + 1)]
+
+    def wait_complete(self, *submission_ids: str, seconds: float = 60) -> None:
+        """Until all turns are committed and fused, each once; the auditor then finds nothing."""
+
+        def complete() -> bool:
+            states = [self.state(name) for name in submission_ids]
+            assert not any(state["failure"] for state in states), states
+            return all(state["state"] == "complete" for state in states)
+
+        eventually(complete, seconds)
+        eventually(lambda: self.repository.inbox.count() == 0)
+        self.check_fused_once(*submission_ids)
+        assert audit(self.settings, self.repository.name).findings == ()
+
+    def starts(self, submission_id: str) -> int:
+        """How often a turn of a submission was begun, by any worker."""
+        found = [
+            item for log in (self.directory / "logs").iterdir() for item in self.events(log.stem)
+        ]
+        mine = [item for item in found if item.get("submission") == submission_id]
+        return [item.get("event") for item in mine].count("turn_started")
 
 
 @functools.cache
