@@ -56,8 +56,9 @@ class Finetuned:
 def upload_and_commit(repository: Repository, settings: Settings, finetuned: Finetuned) -> bool:
     """Make a contribution of a finetune.
 
-    Each of the two is tried again while the store is away. The files are uploaded once, under one
-    attempt; a commit whose answer was lost is repeated with the same record, and is found done.
+    Upload and commit are each tried again while the store is away. An upload that broke off begins
+    anew under another attempt; a commit whose answer was lost is repeated with the same record, and
+    is found done.
 
     Idempotent: see ``Contributions.commit``.
     Timeout: ``upload_patience_seconds`` for each of the two.

@@ -241,13 +241,11 @@ class TurnSender:
             waiting, taken = cast("list[list[str]]", pipeline.execute())
         messages = [json.loads(item) for item in waiting]
         messages += [json.loads(item)[0] for item in taken]
-        found = (self._turn_of(message) for message in messages)
-        return {name for name in found if name is not None}
+        return {name for message in messages if (name := self._turn_of(message)) is not None}
 
     def _turn_of(self, message: dict[str, object]) -> str | None:
         headers = message.get("headers")
         if not isinstance(headers, dict) or headers.get("task") != "coldfusion.finetune":
             return None
-        arguments = json.loads(base64.b64decode(str(message["body"])))[0]
-        repository, submission_id, turn = arguments
+        repository, submission_id, turn = json.loads(base64.b64decode(str(message["body"])))[0]
         return contribution_id(submission_id, turn) if repository == self._repository else None
