@@ -25,8 +25,9 @@ Redis keys, none of which holds anything that cannot be rebuilt::
 
     coldfusion:<repository>:fusion-lock            string, expires: one fusion at a time
     coldfusion:<repository>:garbage-lock           string, expires: one collection at a time
-    coldfusion:<repository>:turn:<contribution_id> string, expires: queued, or who runs it
+    coldfusion:<repository>:turn:<contribution_id> string, expires: queued, put off, or who runs it
     coldfusion:<repository>:starts:<contribution_id>  integer, expires: starts without an ending
+    coldfusion:<repository>:retries:<contribution_id> integer, expires: retries of a turn
     coldfusion:<repository>:missing:<contribution_id> string, expires: since when it is not queued
     coldfusion:<repository>:progress:<submission_id>  string, expires: JSON of the last report
 """
@@ -171,6 +172,10 @@ class RedisKeys:
     def starts(self, contribution_id: str) -> str:
         """How often a turn was started since it last ended in order."""
         return f"coldfusion:{self.repository}:starts:{contribution_id}"
+
+    def retries(self, contribution_id: str) -> str:
+        """How often a turn was retried after an error that may pass."""
+        return f"coldfusion:{self.repository}:retries:{contribution_id}"
 
     def missing(self, contribution_id: str) -> str:
         """Since when a turn is known to be neither queued nor running."""

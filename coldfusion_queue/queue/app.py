@@ -49,7 +49,7 @@ def make_app(settings: Settings) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_timeout=settings.broker_connect_timeout_seconds,
         broker_transport_options=_transport_options(settings),
-        visibility_timeout=settings.lease_seconds,
+        visibility_timeout=_visibility_timeout(settings),
         broker_use_ssl=_ssl_options(settings),
         timezone="UTC",
         task_annotations=_time_limits(settings),
@@ -78,9 +78,14 @@ def _time_limits(settings: Settings) -> dict[str, Any]:
     }
 
 
+def _visibility_timeout(settings: Settings) -> float:
+    # With the time until somebody looks this is less than the lease.
+    return settings.lease_seconds * 2 / 3
+
+
 def _transport_options(settings: Settings) -> dict[str, Any]:
     return {
-        "visibility_timeout": settings.lease_seconds,
+        "visibility_timeout": _visibility_timeout(settings),
         # How often a worker looks for messages of dead ones, and how long it may take over it.
         "unacked_restore_interval": settings.lease_seconds / 6,
         "unacked_restore_throttle": 1,

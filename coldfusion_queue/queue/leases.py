@@ -57,10 +57,12 @@ redis.call('DEL', KEYS[2])
 return 1
 """
 
-#: The process is torn down, and its message goes back on the queue: whoever gets it may start.
+#: The process is torn down because it was told to stop, which is no death. Its message goes back on
+#: the queue: whoever gets it may start.
 _HAND_ON = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then
   redis.call('SET', KEYS[1], 'sent', 'EX', ARGV[2])
+  redis.call('DEL', KEYS[2])
 end
 """
 

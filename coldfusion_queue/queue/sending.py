@@ -161,15 +161,36 @@ class TurnSender:
             self._publish(submission_id, turn)
         return True
 
-    def keep(self, submission_id: str, turn: int) -> None:
-        """Say that a turn is queued: it waits for its retry.
+    def put_off(self, submission_id: str, turn: int, seconds: float) -> None:
+        """Say that a turn waits for its retry; when the time is over ``reconcile`` sends it.
 
         Raises:
             BrokerUnavailableError: Redis does not answer.
         """
         with broker_errors(self._settings):
             hint = self._keys.turn(contribution_id(submission_id, turn))
-            self._mark_unless_running(keys=[hint], args=["sent", 1000 * SENT_SECONDS])
+            self._mark_unless_running(keys=[hint], args=["waiting", int(1000 * seconds)])
+
+    def count_retry(self, submission_id: str, turn: int) -> int:
+        """Count one more retry of a turn, and answer how many there were with it.
+
+        Raises:
+            BrokerUnavailableError: Redis does not answer.
+        """
+        key = self._keys.retries(contribution_id(submission_id, turn))
+        with broker_errors(self._settings), self._client.pipeline() as pipeline:
+            pipeline.incr(key)
+            pipeline.expire(key, SENT_SECONDS)
+            return int(pipeline.execute()[0])
+
+    def forget_retries(self, submission_id: str, turn: int) -> None:
+        """Begin to count anew, because the turn was given up or failed.
+
+        Raises:
+            BrokerUnavailableError: Redis does not answer.
+        """
+        with broker_errors(self._settings):
+            self._client.delete(self._keys.retries(contribution_id(submission_id, turn)))
 
     def hinted(self) -> set[str]:
         """Submissions of which a turn is queued or running, as far as Redis knows.
@@ -247,5 +268,7 @@ class TurnSender:
         headers = message.get("headers")
         if not isinstance(headers, dict) or headers.get("task") != "coldfusion.finetune":
             return None
-        repository, submission_id, turn = json.loads(base64.b64decode(str(message["body"])))[0]
-        return contribution_id(submission_id, turn) if repository == self._repository else None
+        arguments = json.loads(base64.b64decode(str(message["body"])))[0]
+        if len(arguments) != 3 or arguments[0] != self._repository:
+            return None
+        return contribution_id(arguments[1], arguments[2])

@@ -39,7 +39,8 @@ def finetune(self: Task, repository: str, submission_id: str, turn: int) -> None
     another worker runs is left to it.
     Timeout: ``finetune_time_limit_seconds``; the submission fails then.
     """
-    TurnDelivery(self, this_process(), repository, submission_id, turn).handle()
+    worker = str(self.request.hostname or "unknown")
+    TurnDelivery(this_process(), worker, repository, submission_id, turn).handle()
 
 
 @shared_task(name="coldfusion.fuse")

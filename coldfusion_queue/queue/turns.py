@@ -13,7 +13,6 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
-from celery import Task
 from celery.exceptions import SoftTimeLimitExceeded
 
 from coldfusion_queue.crash_points import CrashPoint, reach
@@ -47,19 +46,16 @@ _MAX_BACKOFF_SECONDS = 300.0
 class TurnDelivery:
     """A message that asks for one turn."""
 
-    task: Task
     process: Process
+    worker: str
+    """Name of this worker: who holds the lease."""
     repository: str
     submission_id: str
     turn: int
 
     def handle(self) -> None:
-        """Run the turn unless it is over or another worker's, then send the next.
-
-        Raises:
-            celery.exceptions.Retry: an error that may pass; the message is sent again later.
-        """
-        leases = self.process.leases(self.repository, self._worker)
+        """Run the turn unless it is over or another worker's, then send the next."""
+        leases = self.process.leases(self.repository, self.worker)
         try:
             with leases.hold(contribution_id(self.submission_id, self.turn)) as lease:
                 if not lease.is_held:
@@ -81,10 +77,6 @@ class TurnDelivery:
             self._log("turn_superseded", "another worker took this turn over")
         except _RETRIED as error:
             self._retry(error)
-
-    @property
-    def _worker(self) -> str:
-        return str(self.task.request.hostname or "unknown")
 
     def _run(self, repository: Repository, submission: Submission, lease: Lease) -> None:
         """Run a turn; errors that may pass are raised, any other ends the submission."""
@@ -116,7 +108,7 @@ class TurnDelivery:
 
     def _finetune(self, repository: Repository, submission: Submission, lease: Lease) -> str:
         reporter = TurnReporter(
-            self.process.client, repository, submission, self.turn, lease, self._worker
+            self.process.client, repository, submission, self.turn, lease, self.worker
         )
         settings = self.process.settings
         outcome = run_turn(repository, settings, submission, self.turn, reporter, is_stopping)
@@ -133,7 +125,7 @@ class TurnDelivery:
         Asked anew, because a worker that slept for hours finds its time limit over when it wakes,
         before its next heartbeat.
         """
-        leases = self.process.leases(self.repository, self._worker)
+        leases = self.process.leases(self.repository, self.worker)
         leases.renew(contribution_id(self.submission_id, self.turn), lease)
         return not lease.is_held
 
@@ -155,18 +147,24 @@ class TurnDelivery:
         self._log("turn_interrupted", "turn interrupted, its worker is told to stop", **steps)
 
     def _retry(self, error: ColdFusionError) -> None:
-        """Retry with backoff; after the last attempt give the turn up."""
-        attempt = self.task.request.retries
-        limit = self.process.settings.task_max_retries
-        if attempt < limit:
-            backoff = min(_MAX_BACKOFF_SECONDS, 2.0**attempt)
-            countdown = backoff * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, not a secret
-            self._log("turn_retried", f"turn will be retried: {error}", level=logging.WARNING)
-            with suppress(RetryableError):
-                self.process.sender(self.repository).keep(self.submission_id, self.turn)
-            # Without a number of ours Celery would stop at three, and record nothing.
-            raise self.task.retry(exc=error, countdown=countdown, max_retries=limit)
-        self._give_up(error)
+        """Put the turn off, longer each time; after the last retry give it up.
+
+        Not by Celery's own retry: its message names a time, which is compared with the clock of
+        whichever worker gets it.
+        """
+        sender = self.process.sender(self.repository)
+        retry = 1
+        with suppress(BrokerUnavailableError):
+            retry = sender.count_retry(self.submission_id, self.turn)
+        if retry > self.process.settings.task_max_retries:
+            self._give_up(error)
+            return
+        backoff = min(_MAX_BACKOFF_SECONDS, 2.0 ** (retry - 1))
+        seconds = backoff * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, not a secret
+        with suppress(BrokerUnavailableError):
+            sender.put_off(self.submission_id, self.turn, seconds)
+        message = f"turn will be retried: {error}"
+        self._log("turn_retried", message, level=logging.WARNING, retry=retry)
 
     def _give_up(self, error: ColdFusionError) -> None:
         """Record a failure, if the store lets us and the turn is not done meanwhile.
@@ -174,6 +172,8 @@ class TurnDelivery:
         If the store does not, the turn is simply forgotten: ``reconcile`` finds it in the bucket's
         records and sends it again when the store is back.
         """
+        with suppress(BrokerUnavailableError):
+            self.process.sender(self.repository).forget_retries(self.submission_id, self.turn)
         try:
             opened = Repository.open(self.process.settings, name=self.repository)
             if self._is_next(opened, opened.submissions.get(self.submission_id)):

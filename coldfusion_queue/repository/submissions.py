@@ -150,16 +150,16 @@ class Submissions:
         for name in (name for name in names if name not in skip):
             try:
                 submission = self.find(name)
+                status = None if submission is None else self.status(submission)
             except InvalidRecordError as error:  # one bad record must not hold up the others
                 log.error("submission unreadable: %s", error, extra={"event": "record_unreadable"})
                 continue
-            if submission is None:
+            if status is None:
                 continue
-            status = self.status(submission)
             if status.state is SubmissionState.OPEN:
                 yield status
             elif tidy:
-                self.close(submission.submission_id)
+                self.close(name)
 
     def count_open(self) -> int:
         """Number of markers: open submissions and perhaps a few that are not, cheaply."""

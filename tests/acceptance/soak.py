@@ -59,7 +59,7 @@ class Soak:
         self._over = threading.Event()
 
     def run(self, dataset_id: str) -> dict[str, object]:
-        """Submit, kill, wipe and stop; then wait until everything is decided.
+        """Submit, kill, wipe Redis, stop the store, replace Redis; then wait for all decisions.
 
         Returns:
             What happened, and what the auditor found.
@@ -107,6 +107,7 @@ class Soak:
             (self._size.seconds / 3, self._world.redis.flushall),
             (half, self._servers.stop_s3),
             (half + self._size.outage_seconds, lambda: self._servers.start_s3(self._world)),
+            (self._size.seconds * 0.9, self._servers.replace_valkey),
         ]
         while (elapsed := time.monotonic() - began) < self._size.seconds or events:
             self._kill_one()

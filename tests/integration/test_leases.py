@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -107,18 +108,16 @@ def test_starts_count_the_deaths_and_not_the_endings(
     leases: Callable[..., TurnLeases], client: redis.Redis
 ) -> None:
     starts = []
-    for how in ("ends", "dies", "dies", "fails", "ends"):
-        try:
-            with leases("a").hold(NAME) as lease:
-                starts.append(lease.starts)
-                if how == "dies":  # as far as Redis can see
-                    raise SystemExit
-                if how == "fails":
-                    raise ValueError
-        except (SystemExit, ValueError):
-            pass
+    for how in ("ends", "dies", "dies", "fails", "dies", "is told to stop", "ends"):
+        if how == "dies":  # all that Redis sees of it
+            starts.append(leases("a")._ask(NAME).starts)
+            continue
+        with suppress(ValueError, SystemExit), leases("a").hold(NAME) as lease:
+            starts.append(lease.starts)
+            if how != "ends":
+                raise ValueError if how == "fails" else SystemExit
 
-    assert starts == [1, 1, 2, 3, 1]
+    assert starts == [1, 1, 2, 3, 1, 2, 1]
 
 
 def test_a_process_that_is_torn_down_leaves_its_turn_queued(

@@ -331,8 +331,9 @@ def test_an_init_that_breaks_off_leaves_nothing_of_its_model(
 
 
 def test_one_unreadable_submission_hides_no_other(repository: Repository, submit: Submit) -> None:
-    good, bad = submit(), submit()
+    good, bad, ended = submit(), submit(), submit()
     repository.store.put(repository.keys.submission(bad.submission_id), b"{not json")
+    repository.store.put(repository.keys.failure(ended.submission_id), b"{not json")
 
     assert [item.submission for item in repository.submissions.open()] == [good]
 

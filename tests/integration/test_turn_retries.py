@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime
-
 import pytest
 from pydantic import SecretStr
 
@@ -19,18 +16,12 @@ from coldfusion_queue.settings import Settings
 from coldfusion_queue.store import Store
 from coldfusion_queue.turn import Phase
 from tests.integration.conftest import Contribute
-from tests.integration.deliveries import AWAY, Bench, Message, open_bench, raises
+from tests.integration.deliveries import AWAY, NAME, Bench, open_bench, raises
 
 
 @pytest.fixture
 def bench(repository: Repository, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Bench:
     return open_bench(repository, settings, monkeypatch)
-
-
-def seconds_until(message: Message) -> float:
-    """Of a message that is not to be run before."""
-    eta = datetime.fromisoformat(message["headers"]["eta"])
-    return (eta - datetime.now(UTC)).total_seconds()
 
 
 def test_an_error_that_may_pass_is_retried_as_often_as_set_and_recorded_then(bench: Bench) -> None:
@@ -39,13 +30,13 @@ def test_an_error_that_may_pass_is_retried_as_often_as_set_and_recorded_then(ben
     bench.process = Process(own, bench.client, bench.process.metrics)
     bench.submit().act = raises(AWAY)
     for attempt in range(limit):
-        assert bench.deliver() == "RETRY"
-        assert bench.hint() == "sent"
-        (message,) = bench.take()
+        assert bench.deliver() == "SUCCESS"
+        assert (bench.take(), bench.hint()) == ([], "waiting")
         backoff = min(300, 2**attempt)
-        assert 0.5 * backoff - 5 < seconds_until(message) <= 1.5 * backoff
-        assert message["headers"]["retries"] == attempt + 1
-        bench.client.lpush("finetune", json.dumps(message))
+        seconds = int(bench.client.pttl(bench.keys.turn(NAME))) / 1000  # type: ignore[arg-type]
+        assert 0.5 * backoff - 5 < seconds <= 1.5 * backoff
+        bench.client.delete(bench.keys.turn(NAME))  # the time is over
+        assert bench.process.sender(bench.repository.name).send("s", 1)
 
     assert bench.deliver() == "SUCCESS"
 
@@ -64,7 +55,8 @@ def test_a_turn_whose_failure_cannot_be_recorded_is_given_up_and_left_to_reconci
     process = bench.process
     bench.process = Process(settings, process.client, process.metrics)
 
-    assert bench.deliver(retries=settings.task_max_retries) == "SUCCESS"
+    bench.client.set(bench.keys.retries(NAME), settings.task_max_retries)
+    assert bench.deliver() == "SUCCESS"
 
     assert (bench.take(), bench.hint(), bench.failure()) == ([], None, None)
     bench.process = process
@@ -81,7 +73,8 @@ def test_the_last_retry_of_a_turn_whose_commit_was_not_heard_of_records_no_failu
 
     bench.submit(turns=2).act = commit_unheard
 
-    assert bench.deliver(retries=bench.process.settings.task_max_retries) == "SUCCESS"
+    bench.client.set(bench.keys.retries(NAME), bench.process.settings.task_max_retries)
+    assert bench.deliver() == "SUCCESS"
 
     assert bench.state() is SubmissionState.OPEN
 
@@ -91,13 +84,14 @@ def test_a_broker_that_is_away_after_the_commit_makes_the_turn_neither_fail_nor_
     retries: int, bench: Bench, contribute: Contribute
 ) -> None:
     bench.submit(turns=2).act = lambda: contribute("s")
+    bench.client.set(bench.keys.retries(NAME), retries)
     here, messages = bench.process, bench.take()
     url = {"broker_url": SecretStr("redis://127.0.0.1:1/0")}
     nowhere = connect_redis(here.settings.model_copy(update=url))
     bench.process = Process(here.settings, nowhere, here.metrics)
     bench.take = lambda: messages  # type: ignore[method-assign]
 
-    assert bench.deliver(retries=retries) == "SUCCESS"
+    assert bench.deliver() == "SUCCESS"
 
     assert (bench.state(), bench.num_ended("committed")) == (SubmissionState.OPEN, 1)
     assert here.client.llen("finetune") == 0  # reconcile will send the next one
