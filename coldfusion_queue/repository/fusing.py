@@ -125,7 +125,7 @@ def _decide(
     published: BaseVersion | None = None
     while fusable and published is None:
         try:
-            published = _upload_fused(repository, settings, newest.after, fusable)
+            published = _upload_fused(repository, settings, newest, fusable)
         except ContributionFault as fault:
             reach(CrashPoint.FUSE_REFUSED)
             ids = {"event": "contribution_refused", "contribution": fault.contribution_id}
@@ -144,17 +144,24 @@ def _decide(
 
 
 def _upload_fused(
-    repository: Repository, settings: Settings, state: State, contributions: list[Contribution]
+    repository: Repository,
+    settings: Settings,
+    newest: LedgerEntry,
+    contributions: list[Contribution],
 ) -> BaseVersion:
     """Stream-fuse contributions into an attempt at the next version.
 
     Raises:
         ContributionFault: one of them cannot be fused; nothing of the attempt remains.
+        LedgerConflictError: one of them is from a version that was published since ``newest`` was
+            read.
     """
-    base = state.base
+    policy, base = newest.after.policy, newest.after.base
     opener = _Opener(repository, base)
     origins = [opener.origin(item) for item in contributions]
-    shares = coefficients(state.policy, base.version, contributions)
+    if any(origin.version > base.version for origin in origins):
+        raise LedgerConflictError(newest.sequence + 1)
+    shares = coefficients(policy, base.version, contributions)
     inputs = map(opener.input, contributions, origins, shares)
     model = fuse_stream(
         opener.source(base),
@@ -164,7 +171,7 @@ def _upload_fused(
         threads=settings.fusion_threads,
     )
     lineage = _lineage(base, contributions, shares)
-    return repository.base_versions.upload_candidate(base, model, lineage, state.policy)
+    return repository.base_versions.upload_candidate(base, model, lineage, policy)
 
 
 class _Opener:
