@@ -423,12 +423,12 @@ def test_the_same_inputs_give_the_same_bits(
 ) -> None:
     for seed in range(3):
         contribute(f"c{seed}", seed=seed)
-    state = repository.ledger.newest().after
+    newest = repository.ledger.newest()
     pending = [item.contribution for item in repository.inbox.look().pending]
 
     digests = {
         fusing._upload_fused(
-            repository, settings.model_copy(update=update), state, list(order)
+            repository, settings.model_copy(update=update), newest, list(order)
         ).digest
         for update, order in (
             ({"fusion_threads": 1, "fusion_chunk_bytes": 64 * 2**10}, pending),
