@@ -116,7 +116,7 @@ def collect_garbage(repository: str) -> None:
             if is_free:
                 done = collecting.collect_garbage(opened, process.settings.gc_grace_seconds)
                 num_bytes = sum(item.num_bytes for item in done)
-                extra = {"event": "garbage_collected", "bytes": num_bytes}
+                extra = {"event": "collection_ended", "bytes": num_bytes}
                 log.info("%d items of garbage collected", len(done), extra=extra)
 
 
