@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test soak bench-protocol format lock clean
+.PHONY: help demo check test soak test-model bench-protocol format lock clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ test: $(STAMP)  ## All tests; they start their own servers on free ports.
 
 soak: $(STAMP)  ## Minutes of chaos: processes killed every two seconds, Redis wiped, the store away.
 	SOAK=long $(BIN)/python -m pytest tests/acceptance/test_soak.py
+
+test-model: $(STAMP)  ## 500 random interleavings of the protocol against a small model; every test run tries 50.
+	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest tests/integration/test_model.py --timeout 3600
 
 bench-protocol: $(STAMP)  ## What a fusion costs beside the arithmetic, as the history grows.
 	$(BIN)/python -m benchmarks.protocol

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from safetensors.numpy import load_file, save_file
 
 from coldfusion_queue.keys import ObjectKeys
@@ -18,6 +20,18 @@ from coldfusion_queue.settings import Settings
 from coldfusion_queue.store import Store
 
 MIB = 1 << 20
+
+# For the test that asks for them by name; none is loaded, so no other test changes. An example
+# talks to real servers, hence no deadline; the quick ones are the same in every run.
+_ON_SERVERS = hypothesis_settings(
+    deadline=None,
+    print_blob=True,
+    report_multiple_bugs=False,
+    stateful_step_count=10,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+hypothesis_settings.register_profile("quick", parent=_ON_SERVERS, max_examples=50, derandomize=True)
+hypothesis_settings.register_profile("nightly", parent=_ON_SERVERS, max_examples=500)
 
 Tensors = dict[str, np.ndarray]
 Contribute = Callable[..., Contribution]
