@@ -78,6 +78,14 @@ class ReferenceModel:
         """Committed turns that are not decided."""
         return self.commits.keys() - self.outcomes.keys()
 
+    def expired_without_files(self) -> set[tuple[str, int]]:
+        """Those that nobody opened, and whose files a collection without grace may have taken."""
+        return {
+            name
+            for name, outcome in self.outcomes.items()
+            if outcome is Outcome.EXPIRED and self.commits[name].may_be_refused
+        }
+
     def may_need_repair(self) -> bool:
         """Whether something may be without its marker."""
         return bool(self.unmarked & self.open()) or any(
