@@ -50,13 +50,18 @@ class ObjectKeys:
         """Key of the repository's own record."""
         return f"{self.repository}/repository.json"
 
+    @property
+    def datasets(self) -> str:
+        """Prefix of all datasets."""
+        return f"{self.repository}/datasets/"
+
     def dataset(self, dataset_id: str) -> str:
         """Key of a dataset's record."""
-        return f"{self.repository}/datasets/{dataset_id}/dataset.json"
+        return f"{self.datasets}{dataset_id}/dataset.json"
 
     def dataset_split(self, dataset_id: str, split: str) -> str:
         """Key of one split's Parquet file."""
-        return f"{self.repository}/datasets/{dataset_id}/{split}.parquet"
+        return f"{self.datasets}{dataset_id}/{split}.parquet"
 
     @property
     def submissions(self) -> str:
@@ -86,15 +91,15 @@ class ObjectKeys:
 
     def contribution(self, contribution_id: str) -> str:
         """Key of a contribution's record."""
-        return f"{self.repository}/contributions/{contribution_id}/contribution.json"
+        return f"{self.contributions}{contribution_id}/contribution.json"
 
     def decision(self, contribution_id: str) -> str:
         """Key of the copy of a contribution's decision."""
-        return f"{self.repository}/contributions/{contribution_id}/decision.json"
+        return f"{self.contributions}{contribution_id}/decision.json"
 
     def attempt_file(self, contribution_id: str, attempt: str, name: str) -> str:
         """Key of a file that one attempt at a contribution uploads."""
-        return f"{self.repository}/contributions/{contribution_id}/{attempt}/{name}"
+        return f"{self.contributions}{contribution_id}/{attempt}/{name}"
 
     @property
     def contributions(self) -> str:
@@ -103,7 +108,7 @@ class ObjectKeys:
 
     def contribution_collection(self, contribution_id: str) -> str:
         """Key of the record of a contribution's files that were collected as garbage."""
-        return f"{self.repository}/contributions/{contribution_id}/collected.json"
+        return f"{self.contributions}{contribution_id}/collected.json"
 
     @property
     def all_checkpoints(self) -> str:

@@ -145,8 +145,8 @@ class Settings(BaseSettings):
     take."""
 
     fusion_lock_seconds: Seconds = 60.0
-    """Lease of the lock that keeps a second fusion from starting; renewed while one runs. The
-    lock saves work; correctness rests on the ledger."""
+    """Lease of the locks that keep a second fusion, or a second collection of garbage, from
+    starting; renewed while one runs. They save work; correctness rests on the ledger."""
 
     fusion_chunk_bytes: int = Field(4 * 2**20, ge=64 * 2**10)
     """Bytes of a chunk while fusing; up to two of each open file are held in memory."""

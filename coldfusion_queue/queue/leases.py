@@ -1,6 +1,6 @@
 """One worker at a time finetunes a turn: a lease in Redis with a heartbeat.
 
-The lease stands in the place of the hint that says a turn is queued (``sending``). It saves work
+The lease stands in the place of the hint that says a turn is queued (``hints``). It saves work
 and no more: two workers at one turn end at one contribution. A Redis that loses it costs nothing
 either, because the worker takes it anew at its next heartbeat.
 """
@@ -15,42 +15,21 @@ from dataclasses import dataclass
 import redis
 
 from coldfusion_queue.keys import RedisKeys
+from coldfusion_queue.queue.hints import KEPT_SECONDS, MARK_UNLESS_ANOTHER_RUNS, UNLESS_ANOTHER_RUNS
 
-__all__ = ["SENT_SECONDS", "Lease", "TurnLeases"]
-
-#: For which a turn counts as queued: only a bound on what is left in Redis for ever, because
-#: ``TurnSender.forget_lost`` finds a message that is lost much sooner.
-SENT_SECONDS = 7 * 24 * 3600
+__all__ = ["Lease", "TurnLeases"]
 
 #: A turn that another worker holds is left alone. The count of starts goes with the lease: it is
 #: reset when a turn ends in order, so it counts the workers that died in it.
-_ACQUIRE = """
-local holder = redis.call('GET', KEYS[1])
-if holder and string.sub(holder, 1, 8) == 'running:' and holder ~= ARGV[1] then
-  return 0
-end
+_ACQUIRE = f"""{UNLESS_ANOTHER_RUNS}
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 local starts = redis.call('INCR', KEYS[2])
 redis.call('EXPIRE', KEYS[2], ARGV[3])
 return starts
 """
 
-#: Whoever finds the lease gone, or the turn queued once more, takes it back.
-_RENEW = """
-local holder = redis.call('GET', KEYS[1])
-if holder and string.sub(holder, 1, 8) == 'running:' and holder ~= ARGV[1] then
-  return 0
-end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
-"""
-
-_GIVE_BACK = """
-local holder = redis.call('GET', KEYS[1])
-if holder and string.sub(holder, 1, 8) == 'running:' and holder ~= ARGV[1] then
-  return 0
-end
-if holder == ARGV[1] then
+_GIVE_BACK = f"""{UNLESS_ANOTHER_RUNS}
+if hint == ARGV[1] then
   redis.call('DEL', KEYS[1])
 end
 redis.call('DEL', KEYS[2])
@@ -65,8 +44,6 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then
   redis.call('DEL', KEYS[2])
 end
 """
-
-_STARTS_SECONDS = 7 * 24 * 3600
 
 
 @dataclass
@@ -101,7 +78,7 @@ class TurnLeases:
         self._holder = f"running:{holder}"
         self._milliseconds = int(1000 * lease_seconds / 3)
         self._acquire = client.register_script(_ACQUIRE)
-        self._renew = client.register_script(_RENEW)
+        self._renew = client.register_script(MARK_UNLESS_ANOTHER_RUNS)
         self._give_back = client.register_script(_GIVE_BACK)
         self._hand_on = client.register_script(_HAND_ON)
 
@@ -134,14 +111,17 @@ class TurnLeases:
             self._end(contribution_id, is_over)
 
     def renew(self, contribution_id: str, lease: Lease) -> None:
-        """Renew a lease that is held, and note in it if it is another worker's by now."""
+        """Renew a lease that is held, and note in it if it is another worker's by now.
+
+        One that is gone, or whose turn is queued once more, is taken back.
+        """
         arguments = [self._holder, str(self._milliseconds)]
         with suppress(redis.RedisError):
             if not self._renew(keys=self._names(contribution_id)[:1], args=arguments):
                 lease.is_held = False
 
     def _ask(self, contribution_id: str) -> Lease:
-        arguments = [self._holder, str(self._milliseconds), str(_STARTS_SECONDS)]
+        arguments = [self._holder, str(self._milliseconds), str(KEPT_SECONDS)]
         try:
             starts = int(self._acquire(keys=self._names(contribution_id), args=arguments))
         except redis.RedisError:
@@ -156,7 +136,7 @@ class TurnLeases:
         keys = self._names(contribution_id)
         with suppress(redis.RedisError):
             script = self._give_back if is_over else self._hand_on
-            script(keys=keys, args=[self._holder, str(SENT_SECONDS)])
+            script(keys=keys, args=[self._holder, str(KEPT_SECONDS)])
 
     def _names(self, contribution_id: str) -> list[str]:
         return [self._keys.turn(contribution_id), self._keys.starts(contribution_id)]

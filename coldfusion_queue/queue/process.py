@@ -11,6 +11,7 @@ from celery import current_app
 from coldfusion_queue.keys import RedisKeys
 from coldfusion_queue.metrics import TaskMetrics
 from coldfusion_queue.queue.connection import connect_redis
+from coldfusion_queue.queue.hints import TurnHints
 from coldfusion_queue.queue.leases import TurnLeases
 from coldfusion_queue.queue.sending import TurnSender
 from coldfusion_queue.settings import Settings, load_settings
@@ -29,6 +30,10 @@ class Process:
     def sender(self, repository: str) -> TurnSender:
         """Sends turns of a repository."""
         return TurnSender(current_app, self.client, self.settings, repository)
+
+    def hints(self, repository: str) -> TurnHints:
+        """Hints of a repository's turns."""
+        return TurnHints(self.client, self.settings, repository)
 
     def leases(self, repository: str, holder: str) -> TurnLeases:
         """Leases of a repository's turns."""

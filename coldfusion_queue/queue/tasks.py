@@ -19,7 +19,7 @@ from coldfusion_queue.keys import RedisKeys
 from coldfusion_queue.queue.connection import broker_errors
 from coldfusion_queue.queue.lock import single_flight
 from coldfusion_queue.queue.process import Process, this_process
-from coldfusion_queue.queue.sending import Look, TurnSender
+from coldfusion_queue.queue.sending import Look
 from coldfusion_queue.queue.turns import TurnDelivery
 from coldfusion_queue.repository import collecting
 from coldfusion_queue.repository.fusing import FusionReport, fuse_once
@@ -79,20 +79,21 @@ def reconcile(repository: str) -> None:
     process = this_process()
     with _left_to_beat("reconcile_idle", "reconcile_postponed"):
         opened = Repository.open(process.settings, name=repository)
-        sender = process.sender(repository)
-        for name in sender.forget_lost():
+        for name in process.hints(repository).forget_lost():
             log.warning("message lost", extra={"event": "message_lost", "contribution": name})
-        if Look.NOTED in set(_send_missing(opened, sender)):
+        if Look.NOTED in set(_send_missing(process, opened)):
             # A little more than ``send_missing`` asks for, or the second look comes too soon.
             countdown = 1.1 * process.settings.lease_seconds / 6
             with broker_errors(process.settings):
                 reconcile.apply_async((repository,), countdown=countdown, retry=False)
 
 
-def _send_missing(opened: Repository, sender: TurnSender) -> Iterator[Look]:
+def _send_missing(process: Process, opened: Repository) -> Iterator[Look]:
     """Look for the next turn of each open submission."""
+    sender = process.sender(opened.name)
     # What is about already costs no request to the store.
-    for status in opened.submissions.open(tidy=True, skip=sender.hinted()):
+    about = process.hints(opened.name).submissions()
+    for status in opened.submissions.open(tidy=True, skip=about):
         if status.next_turn is not None:
             name = status.submission.submission_id
             look = sender.send_missing(name, status.next_turn)

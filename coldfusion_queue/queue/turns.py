@@ -82,7 +82,7 @@ class TurnDelivery:
         """Run a turn; errors that may pass are raised, any other ends the submission."""
         self._log("turn_started", "turn started", starts=lease.starts)
         started = time.monotonic()
-        ending = "failed"
+        ending = "killed"  # unless one of the other endings is reached
         try:
             self._refuse_deadly(lease)
             ending = self._finetune(repository, submission, lease)
@@ -102,6 +102,7 @@ class TurnDelivery:
             if isinstance(error, _RETRIED):
                 ending = "retried"
                 raise
+            ending = "failed"
             self._fail(repository, submission, error)
         finally:
             self.process.metrics.finetune_ended(ending, time.monotonic() - started)

@@ -164,7 +164,7 @@ class _Collector:
     def _is_unnamed(self, item: Garbage) -> bool:
         # The same data may be handed in right now: under the same keys, because its id follows
         # from its content.
-        prefix = f"{orphans.datasets_prefix(self._repository)}{item.subject}/"
+        prefix = f"{self._keys.datasets}{item.subject}/"
         there = list(self._store.list(prefix))
         if any(found.last_modified > item.written_at for found in there):
             return False

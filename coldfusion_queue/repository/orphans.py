@@ -20,7 +20,6 @@ __all__ = [
     "base_attempts",
     "checkpoints",
     "datasets",
-    "datasets_prefix",
     "has_turns_left",
     "is_committed",
     "markers",
@@ -189,15 +188,10 @@ def base_attempts(survey: Survey) -> Iterator[Garbage]:
                 yield garbage(Kind.BASE_ATTEMPT, prefix, folder.values(), reason)
 
 
-def datasets_prefix(repository: Repository) -> str:
-    """Prefix of all datasets."""
-    return f"{repository.name}/datasets/"
-
-
 def datasets(survey: Survey) -> Iterator[Garbage]:
     """Data without a record, and datasets that no submission names."""
     names = _Names(survey)
-    for name, folder in survey.folders(datasets_prefix(survey.repository)).items():
+    for name, folder in survey.folders(survey.repository.keys.datasets).items():
         if not survey.is_old(folder.values()):
             continue
         if _DATASET not in folder:

@@ -8,12 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import redis
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
+from prometheus_client import CollectorRegistry
 from safetensors.numpy import load_file, save_file
 
 from coldfusion_queue.keys import ObjectKeys
+from coldfusion_queue.metrics import TaskMetrics
 from coldfusion_queue.names import contribution_id
+from coldfusion_queue.queue import tasks
+from coldfusion_queue.queue.app import make_app
+from coldfusion_queue.queue.connection import connect_redis
+from coldfusion_queue.queue.hints import TurnHints
+from coldfusion_queue.queue.process import Process
+from coldfusion_queue.queue.sending import TurnSender
 from coldfusion_queue.records import BaseVersion, Contribution, ModelIdentity, Policy
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings
@@ -67,6 +76,32 @@ def repository(
     )
     opened.initialise(identity, base, policy)
     return opened
+
+
+@pytest.fixture
+def client(settings: Settings) -> redis.Redis:
+    """The Redis client that the program makes of ``settings``."""
+    return connect_redis(settings)
+
+
+@pytest.fixture
+def sender(settings: Settings, client: redis.Redis) -> TurnSender:
+    """Sends turns of the repository of ``settings``, whether there is one or not."""
+    return TurnSender(make_app(settings), client, settings, settings.repository)
+
+
+@pytest.fixture
+def hints(settings: Settings, client: redis.Redis) -> TurnHints:
+    """The hints that ``sender`` sets."""
+    return TurnHints(client, settings, settings.repository)
+
+
+@pytest.fixture
+def own_process(settings: Settings, client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks called in this process use this test's settings and metrics of their own."""
+    process = Process(settings, client, TaskMetrics(CollectorRegistry()))
+    monkeypatch.setattr(tasks, "this_process", lambda: process)
+    make_app(settings).set_current()
 
 
 @pytest.fixture

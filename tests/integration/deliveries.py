@@ -29,7 +29,7 @@ from coldfusion_queue.repository.submissions import SubmissionState
 from coldfusion_queue.settings import Settings
 from coldfusion_queue.turn import TurnOutcome
 
-__all__ = ["AWAY", "NAME", "Bench", "Message", "open_bench", "raises"]
+__all__ = ["AWAY", "NAME", "Bench", "Message", "messages", "open_bench", "raises"]
 
 Message = dict[str, Any]
 NAME = "s.t00001"
@@ -121,3 +121,8 @@ def raises(error: BaseException) -> Callable[[], None]:
         raise error
 
     return act
+
+
+def messages(client: redis.Redis, queue: str) -> list[Message]:
+    """What waits on a queue, the newest first."""
+    return [json.loads(item) for item in client.lrange(queue, 0, -1)]

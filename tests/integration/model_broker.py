@@ -12,7 +12,7 @@ import redis
 from coldfusion_queue.keys import RedisKeys
 from coldfusion_queue.names import contribution_id
 from coldfusion_queue.queue.app import FINETUNE_QUEUE
-from coldfusion_queue.queue.leases import SENT_SECONDS
+from coldfusion_queue.queue.hints import KEPT_SECONDS
 
 __all__ = ["Broker", "Message"]
 
@@ -92,7 +92,7 @@ class Broker:
         held = {message.turn_id for tag, message in self._taken.items() if tag in tags}
         for key in self._all(self._keys.turn("")):
             if self._redis.get(key) == "sent":
-                self._redis.pexpire(key, 1000 * (SENT_SECONDS - 2 * _HOUR))
+                self._redis.pexpire(key, 1000 * (KEPT_SECONDS - 2 * _HOUR))
             elif key.rpartition(":")[2] not in held:
                 self._redis.delete(key)
         for key in self._all(self._keys.missing("")):

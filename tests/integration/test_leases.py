@@ -14,18 +14,12 @@ from kombu import Connection
 
 from coldfusion_queue.keys import RedisKeys
 from coldfusion_queue.queue.app import make_app
-from coldfusion_queue.queue.connection import connect_redis
 from coldfusion_queue.queue.leases import TurnLeases
 from coldfusion_queue.queue.renewal import renew
 from coldfusion_queue.settings import Settings
 
 WaitUntil = Callable[..., object]
 NAME = "s.t00001"
-
-
-@pytest.fixture
-def client(settings: Settings) -> redis.Redis:
-    return connect_redis(settings)
 
 
 @pytest.fixture

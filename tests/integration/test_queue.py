@@ -2,50 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable
 
 import pytest
 import redis
-from prometheus_client import CollectorRegistry
 
 from coldfusion_queue.errors import AccessDeniedError, BrokerUnavailableError
 from coldfusion_queue.keys import RedisKeys
-from coldfusion_queue.metrics import TaskMetrics
 from coldfusion_queue.queue import tasks
 from coldfusion_queue.queue.app import make_app
 from coldfusion_queue.queue.connection import broker_errors, connect_redis
 from coldfusion_queue.queue.lock import single_flight
-from coldfusion_queue.queue.process import Process
 from coldfusion_queue.queue.progress import ProgressReport, read_progress, write_progress
 from coldfusion_queue.queue.sending import TurnSender
 from coldfusion_queue.settings import Settings
 from coldfusion_queue.turn import Phase
+from tests.integration.deliveries import messages
 
 WaitUntil = Callable[..., object]
-
-
-@pytest.fixture
-def client(settings: Settings) -> redis.Redis:
-    return connect_redis(settings)
-
-
-@pytest.fixture
-def sender(settings: Settings, client: redis.Redis) -> TurnSender:
-    return TurnSender(make_app(settings), client, settings, settings.repository)
-
-
-@pytest.fixture
-def own_process(settings: Settings, client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tasks called in this process use this test's settings and metrics of their own."""
-    process = Process(settings, client, TaskMetrics(CollectorRegistry()))
-    monkeypatch.setattr(tasks, "this_process", lambda: process)
-    make_app(settings).set_current()
-
-
-def messages(client: redis.Redis, queue: str) -> list[dict[str, object]]:
-    return [json.loads(item) for item in client.lrange(queue, 0, -1)]
 
 
 def test_a_turn_is_sent_once_however_often_it_is_asked_for(

@@ -6,41 +6,16 @@ import json
 import threading
 from datetime import UTC, datetime
 
-import pytest
 import redis
-from prometheus_client import CollectorRegistry
 
 from coldfusion_queue.keys import RedisKeys
-from coldfusion_queue.metrics import TaskMetrics
 from coldfusion_queue.queue import tasks
-from coldfusion_queue.queue.app import make_app
 from coldfusion_queue.queue.connection import connect_redis
-from coldfusion_queue.queue.process import Process
+from coldfusion_queue.queue.hints import TurnHints
 from coldfusion_queue.queue.sending import Look, TurnSender
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings
-
-
-@pytest.fixture
-def client(settings: Settings) -> redis.Redis:
-    return connect_redis(settings)
-
-
-@pytest.fixture
-def sender(settings: Settings, client: redis.Redis) -> TurnSender:
-    return TurnSender(make_app(settings), client, settings, settings.repository)
-
-
-@pytest.fixture
-def own_process(settings: Settings, client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tasks called in this process use this test's settings and metrics of their own."""
-    process = Process(settings, client, TaskMetrics(CollectorRegistry()))
-    monkeypatch.setattr(tasks, "this_process", lambda: process)
-    make_app(settings).set_current()
-
-
-def messages(client: redis.Redis, queue: str) -> list[dict[str, object]]:
-    return [json.loads(item) for item in client.lrange(queue, 0, -1)]
+from tests.integration.deliveries import messages
 
 
 def missing_for(client: redis.Redis, settings: Settings, name: str, seconds: float) -> None:
@@ -76,39 +51,39 @@ def test_a_turn_that_turns_up_between_two_looks_is_not_missing(
 
 
 def test_a_turn_that_is_about_was_not_missing_however_long_ago_it_was_noted(
-    sender: TurnSender, client: redis.Redis, settings: Settings
+    sender: TurnSender, hints: TurnHints, client: redis.Redis, settings: Settings
 ) -> None:
     sender.send_missing("s", 1)
     missing_for(client, settings, "s.t00001", 600)
     client.set(RedisKeys(settings.repository).turn("s.t00001"), "running:w", px=100)
 
-    assert sender.hinted() == {"s"}
+    assert hints.submissions() == {"s"}
 
     client.delete(RedisKeys(settings.repository).turn("s.t00001"))
     assert sender.send_missing("s", 1) is Look.NOTED
 
 
 def test_a_message_that_is_lost_is_told_from_one_that_waits_or_is_taken(
-    sender: TurnSender, client: redis.Redis, settings: Settings
+    sender: TurnSender, hints: TurnHints, client: redis.Redis, settings: Settings
 ) -> None:
     for turn in (1, 2, 3, 4):
         sender.send("s", turn)
     newest = client.lpop("finetune")  # LPUSH puts the newest first: turn 4
     client.hset("unacked", "tag", json.dumps([json.loads(str(newest)), "finetune", "finetune"]))
     client.rpop("finetune")  # as a worker does that dies before it notes what it took
-    assert sender.forget_lost() == []  # it may be on its way
+    assert hints.forget_lost() == []  # it may be on its way
 
     for turn in (1, 2, 3, 4):  # as if they had been sent a minute ago
         hint = RedisKeys(settings.repository).turn(f"s.t{turn:05d}")
         client.pexpire(hint, client.pttl(hint) - 60_000)  # type: ignore[operator]
 
-    assert sender.forget_lost() == ["s.t00001"]
-    assert sender.hinted() == {"s"}
+    assert hints.forget_lost() == ["s.t00001"]
+    assert hints.submissions() == {"s"}
     assert sender.send("s", 1)
 
 
 def test_a_message_that_moves_to_and_fro_is_never_lost(
-    sender: TurnSender, client: redis.Redis, settings: Settings
+    sender: TurnSender, hints: TurnHints, client: redis.Redis, settings: Settings
 ) -> None:
     sender.send("s", 1)
     hint = RedisKeys(settings.repository).turn("s.t00001")
@@ -128,7 +103,7 @@ def test_a_message_that_moves_to_and_fro_is_never_lost(
     mover = threading.Thread(target=move)
     mover.start()
     try:
-        assert [sender.forget_lost() for _ in range(300)] == [[]] * 300
+        assert [hints.forget_lost() for _ in range(300)] == [[]] * 300
     finally:
         stop.set()
         mover.join()

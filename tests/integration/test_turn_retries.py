@@ -60,7 +60,7 @@ def test_a_turn_whose_failure_cannot_be_recorded_is_given_up_and_left_to_reconci
 
     assert (bench.take(), bench.hint(), bench.failure()) == ([], None, None)
     bench.process = process
-    assert "s" not in process.sender(bench.repository.name).hinted()
+    assert "s" not in process.hints(bench.repository.name).submissions()
     assert [item.next_turn for item in bench.repository.submissions.open()] == [1]
 
 

@@ -1,0 +1,130 @@
+"""What Redis says of a repository's turns, and whether its queue bears that out.
+
+The hint of a turn is ``sending``, ``sent``, ``waiting`` (for its retry) or ``running:<worker>``,
+which is that worker's lease (``leases``). It may be wrong or gone at any time: it saves work.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import cast
+
+import redis
+
+from coldfusion_queue.keys import RedisKeys
+from coldfusion_queue.names import contribution_id
+from coldfusion_queue.queue.app import FINETUNE_QUEUE
+from coldfusion_queue.queue.connection import broker_errors
+from coldfusion_queue.settings import Settings
+
+__all__ = ["KEPT_SECONDS", "MARK_UNLESS_ANOTHER_RUNS", "UNLESS_ANOTHER_RUNS", "TurnHints"]
+
+#: For which Redis keeps hints and counts: only a bound on what nobody takes back, because
+#: ``forget_lost`` finds a message that is lost much sooner.
+KEPT_SECONDS = 7 * 24 * 3600
+
+#: Begins scripts whose KEYS[1] is a hint and whose ARGV[1] is what it is to become: they answer 0
+#: and change nothing while another worker runs the turn.
+UNLESS_ANOTHER_RUNS = """
+local hint = redis.call('GET', KEYS[1])
+if hint and string.sub(hint, 1, 8) == 'running:' and hint ~= ARGV[1] then
+  return 0
+end
+"""
+
+#: Sets a hint for ARGV[2] milliseconds.
+MARK_UNLESS_ANOTHER_RUNS = f"""{UNLESS_ANOTHER_RUNS}
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+
+_DROP_IF_SENT = """
+if redis.call('GET', KEYS[1]) == 'sent' then
+  return redis.call('DEL', KEYS[1])
+end
+return 0
+"""
+
+
+class TurnHints:
+    """Reads the hints of one repository's turns, and deletes those that are wrong."""
+
+    def __init__(self, client: redis.Redis, settings: Settings, repository: str) -> None:
+        self._client = client
+        self._settings = settings
+        self._repository = repository
+        self._keys = RedisKeys(repository)
+        self._drop_if_sent = client.register_script(_DROP_IF_SENT)
+
+    def submissions(self) -> set[str]:
+        """Submissions of which a turn is queued or running, as far as Redis knows.
+
+        Writes: takes back that these turns were missing, which a look may have noted.
+
+        Raises:
+            BrokerUnavailableError: Redis does not answer.
+        """
+        with broker_errors(self._settings):
+            names = list(self._values())
+            if names:
+                self._client.delete(*map(self._keys.missing, names))
+        return {name.rpartition(".t")[0] for name in names}
+
+    def forget_lost(self) -> list[str]:
+        """Delete hints of turns whose message is neither queued nor with a worker.
+
+        A message is lost when a worker dies between taking it off the queue and noting it as
+        unacknowledged. One that a worker is about to note seems lost too: its hint goes, and comes
+        back as a lease before ``TurnSender.send_missing`` has looked twice.
+
+        Cost: one pass over the keys of the database; if a turn has waited for longer than a third
+        of the lease, the whole queue and all unacknowledged messages are read.
+
+        Returns:
+            Contribution ids of the turns.
+
+        Raises:
+            BrokerUnavailableError: Redis does not answer.
+        """
+        with broker_errors(self._settings):
+            sent = [name for name, value in self._values().items() if value == "sent"]
+            ages = zip(sent, self._ages_seconds(sent), strict=True)
+            doubtful = {name for name, age in ages if age > self._settings.lease_seconds / 3}
+            lost = doubtful - self._queued() if doubtful else set()
+            return sorted(name for name in lost if self._drop_if_sent(keys=[self._keys.turn(name)]))
+
+    def _values(self) -> dict[str, str]:
+        """Value of each hint, by contribution id."""
+        start = self._keys.turn("")
+        keys = [str(key) for key in self._client.scan_iter(f"{start}*", count=1000)]
+        values = cast("list[str | None]", self._client.mget(keys) if keys else [])
+        pairs = zip(keys, values, strict=True)
+        return {key.removeprefix(start): value for key, value in pairs if value is not None}
+
+    def _ages_seconds(self, names: list[str]) -> list[float]:
+        """How long ago turns were marked as sent."""
+        with self._client.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.pttl(self._keys.turn(name))
+            return [KEPT_SECONDS - remaining / 1000 for remaining in pipeline.execute()]
+
+    def _queued(self) -> set[str]:
+        """Contribution ids of all turns that are on the queue or with a worker."""
+        # At one moment: a message that moves in between, either way, would be seen nowhere.
+        with self._client.pipeline(transaction=True) as pipeline:
+            pipeline.lrange(FINETUNE_QUEUE, 0, -1)
+            pipeline.hvals("unacked")
+            waiting, taken = cast("list[list[str]]", pipeline.execute())
+        messages = [json.loads(item) for item in waiting]
+        messages += [json.loads(item)[0] for item in taken]
+        return {name for message in messages if (name := self._turn_of(message)) is not None}
+
+    def _turn_of(self, message: dict[str, object]) -> str | None:
+        headers = message.get("headers")
+        if not isinstance(headers, dict) or headers.get("task") != "coldfusion.finetune":
+            return None
+        arguments = json.loads(base64.b64decode(str(message["body"])))[0]
+        if len(arguments) != 3 or arguments[0] != self._repository:
+            return None
+        return contribution_id(arguments[1], arguments[2])
