@@ -14,7 +14,6 @@ from collections import Counter
 from pathlib import Path
 
 from coldfusion_queue.crash_points import CrashPoint, install
-from coldfusion_queue.errors import StoreUnavailableError
 
 __all__ = ["InjectedError", "Injector"]
 
@@ -29,8 +28,8 @@ class Injector:
     """What is armed, and what was reached and has fired.
 
     Actions: ``kill`` is SIGKILL to the whole process group, as when a node loses power;
-    ``kill-one`` to this process alone, as when memory runs out; ``raise``; ``unavailable`` raises
-    what a store that is away does; ``delay SECONDS``; ``hold`` waits for ``release``.
+    ``kill-one`` to this process alone, as when memory runs out; ``raise``; ``delay SECONDS``;
+    ``hold`` waits for ``release``.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -57,8 +56,12 @@ class Injector:
         (self.directory / "released" / point).touch()
 
     def fired(self, point: CrashPoint) -> int:
-        """How often an armed point fired."""
+        """How often an armed point fired, whatever it did."""
         return len(list((self.directory / "fired").glob(f"{point}@*")))
+
+    def killed(self, point: CrashPoint) -> int:
+        """How often a process was killed at a point."""
+        return len(list((self.directory / "fired").glob(f"{point}@kill*")))
 
     def reached(self) -> Counter[str]:
         """How often each point was reached, fired or not."""
@@ -78,10 +81,10 @@ class Injector:
         armed = self.directory / "armed" / point
         if not armed.exists():
             return
-        claimed = self.directory / "fired" / f"{point}@{os.getpid()}-{time.monotonic_ns()}"
         try:
             action, _, argument = armed.read_text(encoding="utf-8").partition(" ")
-            armed.rename(claimed)
+            name = f"{point}@{action}-{os.getpid()}-{time.monotonic_ns()}"
+            armed.rename(self.directory / "fired" / name)
         except FileNotFoundError:
             return  # another process was faster
         self._act(point, action, argument)
@@ -93,8 +96,6 @@ class Injector:
             os.kill(os.getpid(), signal.SIGKILL)
         elif action == "raise":
             raise InjectedError(point)
-        elif action == "unavailable":
-            raise StoreUnavailableError("the store", "reach", point, "injected")
         elif action == "delay":
             time.sleep(float(argument))
         elif action == "hold":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 import numpy as np
@@ -15,7 +14,7 @@ from coldfusion_queue.queue.app import make_app
 from coldfusion_queue.queue.sending import TurnSender
 from coldfusion_queue.records import Contribution, Hyperparameters, Submission
 from coldfusion_queue.repository.collecting import collect_garbage
-from tests.acceptance.world import World, eventually
+from tests.acceptance.world import World, eventually, until_fired
 from tests.injector import Injector
 
 __all__ = ["DIVERGING", "LONG", "QUICK", "SHORT", "WORKERS", "Scene"]
@@ -71,13 +70,10 @@ class Scene:
         """Another submission that has to complete."""
         self._expected.append(submission_id)
 
-    def hold(self, point: CrashPoint, action: Callable[[], Submission]) -> Submission:
-        """Do what makes a process stop at a point, and wait until one has."""
-        before = self.injector.fired(point)
-        self.injector.arm(point, "hold")
-        submission = action()
-        eventually(lambda: self.injector.fired(point) > before)
-        return submission
+    def hold(self, point: CrashPoint) -> Submission:
+        """Submit, and wait until a worker is held at a point."""
+        with until_fired(self.injector, point, "hold"):
+            return self.submit()
 
     def start_missing(self) -> None:
         """Start the workers that are not there."""

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 from coldfusion_queue.audit import audit
 from coldfusion_queue.names import contribution_id
@@ -56,9 +57,8 @@ class Soak:
         self._kinds |= {"fusion_worker": "fusion_worker", "beat": "beat"}
         self._kills: Counter[str] = Counter()
         self._submissions: list[str] = []
-        self._over = threading.Event()
 
-    def run(self, dataset_id: str) -> dict[str, object]:
+    def run(self, dataset_id: str) -> dict[str, Any]:
         """Submit, kill, wipe Redis, stop the store, replace Redis; then wait for all decisions.
 
         Returns:
@@ -95,7 +95,7 @@ class Soak:
                 sender.send(made.submission_id, 1)
             except Exception:  # noqa: S110 - a store or broker that is away; reconcile sends it
                 pass
-            self._over.wait(pause)
+            time.sleep(pause)
 
     # --- what is done to it -------------------------------------------------------------------
 
@@ -144,7 +144,7 @@ class Soak:
             return False
         return self._world.is_idle()
 
-    def _report(self) -> dict[str, object]:
+    def _report(self) -> dict[str, Any]:
         world = self._world
         decisions = world.decisions()
         outcomes = Counter(item.outcome.value for item in decisions)

@@ -55,11 +55,11 @@ def scene(running: Scene) -> Iterator[Scene]:
 @pytest.fixture(scope="module", autouse=True)
 def _tally(injector: Injector, request: pytest.FixtureRequest) -> Iterator[None]:
     yield
-    fired = {point: injector.fired(point) for point in CrashPoint}
-    killed = {point: number for point, number in fired.items() if number}
     reached = injector.reached()
+    killed = {point: number for point in CrashPoint if (number := injector.killed(point))}
     lines = [
-        f"  {point:24} fired {number}, reached {reached[point]}" for point, number in killed.items()
+        f"  {point:24} killed {number}, reached {reached[point]}"
+        for point, number in killed.items()
     ]
     missing = [point.value for point in CrashPoint if point not in killed]
     lines.append(
@@ -102,7 +102,7 @@ def by_a_worker_that_is_told_to_stop(scene: Scene, point: CrashPoint) -> None:
 
 
 def by_a_turn_that_was_committed_elsewhere(scene: Scene, point: CrashPoint) -> None:
-    submission = scene.hold(CrashPoint.COMMIT_UPLOADED, scene.submit)
+    submission = scene.hold(CrashPoint.COMMIT_UPLOADED)
     scene.commit_elsewhere(submission)
     scene.injector.arm(point)
     scene.injector.release(CrashPoint.COMMIT_UPLOADED)
@@ -121,7 +121,7 @@ def by_a_contribution_at_fault(scene: Scene, point: CrashPoint) -> None:
 
 
 def by_an_entry_of_another_writer(scene: Scene, point: CrashPoint) -> None:
-    scene.hold(CrashPoint.PUBLISH_LINEAGE, scene.submit)
+    scene.hold(CrashPoint.PUBLISH_LINEAGE)
     change_policy(scene.repository, {"max_wait_seconds": 901})
     scene.injector.arm(point)
     scene.injector.release(CrashPoint.PUBLISH_LINEAGE)
@@ -165,11 +165,9 @@ WORKERS_POINTS: dict[CrashPoint, Callable[[Scene, CrashPoint], None]] = {
 def test_a_worker_is_killed_there_and_nothing_is_lost_or_doubled(
     point: CrashPoint, scene: Scene
 ) -> None:
-    before = scene.injector.fired(point)
-
     WORKERS_POINTS[point](scene, point)
 
-    eventually(lambda: scene.injector.fired(point) > before)
+    eventually(lambda: scene.injector.killed(point))
     eventually(scene.a_worker_died)
     scene.start_missing()
     scene.check()
@@ -183,7 +181,7 @@ def killed(scene: Scene, point: CrashPoint, *arguments: object) -> None:
     scene.injector.arm(point, "kill-one")
     done = scene.world.run_warm(*arguments, INJECTOR_DIRECTORY=str(scene.injector.directory))
     assert done.code == -9, done
-    assert scene.injector.fired(point)
+    assert scene.injector.killed(point)
 
 
 @pytest.mark.parametrize("point", [CrashPoint.INIT_UPLOADED, CrashPoint.INIT_APPENDED], ids=str)

@@ -12,7 +12,7 @@ import pytest
 from coldfusion_queue.crash_points import CrashPoint
 from tests.acceptance.own_servers import Servers
 from tests.acceptance.servers import slow_proxy
-from tests.acceptance.world import World, eventually, open_world, rows, write_rows
+from tests.acceptance.world import World, eventually, open_world, rows, until_fired, write_rows
 from tests.injector import Injector
 from tests.integration.proxy import Proxy
 
@@ -66,11 +66,8 @@ def finetuning(world: World, injector: Injector) -> Iterator[World]:
 
 def hold(injector: Injector, point: CrashPoint, world: World) -> str:
     """Submit, and wait until a worker is held at the point."""
-    before = injector.fired(point)
-    injector.arm(point, "hold")
-    submission = submit(world)
-    eventually(lambda: injector.fired(point) > before)
-    return submission
+    with until_fired(injector, point, "hold"):
+        return submit(world)
 
 
 def submit(world: World, *options: object) -> str:

@@ -13,7 +13,7 @@ import pytest
 from coldfusion_queue.crash_points import CrashPoint
 from coldfusion_queue.records import Policy
 from tests.acceptance.conftest import MakeWorld
-from tests.acceptance.world import World, eventually, rows, write_rows
+from tests.acceptance.world import World, eventually, rows, until_fired, write_rows
 from tests.injector import Injector
 
 #: Everything that recovers looks often. The lease of three seconds is also how long a message may
@@ -102,9 +102,8 @@ def test_a_redis_that_loses_everything_loses_no_submission_and_doubles_no_turn(
     world: World, injector: Injector
 ) -> None:
     # Given one turn in training, one that is half committed, and two that wait
-    injector.arm(CrashPoint.COMMIT_MARKED, "hold")
-    half = world.submit(data(world), *SHORT_TURN, "--name", "half")
-    eventually(lambda: injector.fired(CrashPoint.COMMIT_MARKED))
+    with until_fired(injector, CrashPoint.COMMIT_MARKED, "hold"):
+        half = world.submit(data(world), *SHORT_TURN, "--name", "half")
     running = world.submit(data(world), *LONGER_TURN)
     wait_for_training(world, running)
     queued = [world.submit(data(world), *SHORT_TURN, "--name", f"queued{n}") for n in range(2)]
@@ -179,9 +178,9 @@ def test_a_turn_that_takes_longer_than_the_lease_is_run_once(
 ) -> None:
     # Given another worker that has nothing to do but to take what comes back
     before = {name: received(world, name) for name in WORKERS}
-    injector.arm(CrashPoint.TURN_TRAINED, f"delay {3 * int(QUICK['COLDFUSION_LEASE_SECONDS'])}")
-    submission = world.submit(data(world), *SHORT_TURN)
-    eventually(lambda: injector.fired(CrashPoint.TURN_TRAINED))
+    delay = f"delay {3 * int(QUICK['COLDFUSION_LEASE_SECONDS'])}"
+    with until_fired(injector, CrashPoint.TURN_TRAINED, delay):
+        submission = world.submit(data(world), *SHORT_TURN)
     worker = str(world.progress(submission)["worker"]).partition("@")[0]
     (other,) = set(WORKERS) - {worker}
 
@@ -273,9 +272,8 @@ def test_a_turn_that_cannot_stop_in_time_is_killed_and_run_by_another(
     for name in WORKERS:
         world.kill(name)
     world.start_warm("finetune_worker", "finetune0", **own)
-    injector.arm(CrashPoint.TURN_TRAINED, "delay 60")
-    submission = world.submit(data(world), *SHORT_TURN)
-    eventually(lambda: injector.fired(CrashPoint.TURN_TRAINED))
+    with until_fired(injector, CrashPoint.TURN_TRAINED, "delay 60"):
+        submission = world.submit(data(world), *SHORT_TURN)
 
     world.terminate("finetune0")
 

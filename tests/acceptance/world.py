@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import csv
-import ctypes
-import functools
 import itertools
 import json
-import multiprocessing
 import os
 import random
 import re
@@ -15,12 +12,10 @@ import secrets
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +24,15 @@ import pytest
 import redis
 
 from coldfusion_queue.audit import audit
+from coldfusion_queue.crash_points import CrashPoint
 from coldfusion_queue.local.processes import ProcessRecord, is_running, start, stop
 from coldfusion_queue.records import Decision, Policy
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings, load_settings
 from coldfusion_queue.store import Store
+from tests.acceptance.forks import forks, run_command, run_worker
 from tests.conftest import CORPUS
+from tests.injector import Injector
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[2]
@@ -44,20 +42,6 @@ FAULTS = {"INJECTOR_DIRECTORY", "CLOCK_OFFSET_SECONDS"}
 
 #: From the top, while the ``settings`` fixture counts from the bottom.
 _databases = itertools.count(1023, -1)
-
-#: What takes commands their time: it is loaded once, and each command is forked from there.
-_PRELOADED = [
-    *(
-        "torch",
-        "transformers.models.auto.modeling_auto",
-        "transformers.models.auto.tokenization_auto",
-    ),
-    *("transformers.models.bert.modeling_bert", "pyarrow.parquet", "kombu.transport.redis"),
-    *("coldfusion_queue.finetune.pretrained", "coldfusion_queue.queue.app", "rich.progress"),
-    *("coldfusion_queue.repository.repository", "coldfusion_queue.intake.prepare"),
-    *("coldfusion_queue.cli.main", "coldfusion_queue.local.processes", "pytest"),
-    *("coldfusion_queue.finetune.run", "celery.apps.worker", "celery.worker.worker"),
-]
 
 #: A shell that ran the tests in the background made Ctrl-C ignored, which children inherit.
 _WITH_CTRL_C = (
@@ -177,8 +161,8 @@ class World:
         """
         out, err = self.directory / "stdout", self.directory / "stderr"
         argv = ["coldfusion", *map(str, arguments)]
-        child = _forks().Process(
-            target=_run_forked, args=(argv, self.environment(**own), self.directory, out, err)
+        child = forks().Process(
+            target=run_command, args=(argv, self.environment(**own), self.directory, out, err)
         )
         child.start()
         child.join(100)
@@ -215,8 +199,8 @@ class World:
         name = name or kind
         arguments = ["--name", name] if kind.endswith("worker") else []
         self.log_file(name).parent.mkdir(exist_ok=True)
-        child = _forks().Process(
-            target=_run_faulty,
+        child = forks().Process(
+            target=run_worker,
             args=(
                 [f"workers.{kind}", *arguments],
                 self.environment(**own),
@@ -375,45 +359,6 @@ class World:
         return [item.get("event") for item in mine].count("turn_started")
 
 
-@functools.cache
-def _forks() -> ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
-    return context
-
-
-def _run_faulty(argv: list[str], environment: dict[str, str], directory: Path, log: Path) -> None:
-    from tests.faulty import main
-
-    os.setsid()
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # die with the process that we are forked from
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(directory)
-    tempfile.tempdir = None
-    for descriptor in (1, 2):
-        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), descriptor)
-    main(argv)
-
-
-def _run_forked(
-    argv: list[str], environment: dict[str, str], directory: Path, out: Path, err: Path
-) -> None:
-    os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(directory)
-    tempfile.tempdir = None
-    for path, descriptor in ((out, 1), (err, 2)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), descriptor)
-    sys.argv = argv
-    from coldfusion_queue.cli.main import main
-    from tests.faulty import prepare
-
-    prepare()
-    main()
-
-
 @contextmanager
 def open_world(
     servers: Mapping[str, str],
@@ -454,6 +399,15 @@ def eventually(condition: Callable[[], Any], seconds: float = 40.0) -> Any:
         assert time.monotonic() < end, f"was not true within {seconds} s"
         time.sleep(0.05)
     return answer
+
+
+@contextmanager
+def until_fired(injector: Injector, point: CrashPoint, action: str) -> Iterator[None]:
+    """Arm a point; wait, after what the block does, until a process has done this there."""
+    before = injector.fired(point)
+    injector.arm(point, action)
+    yield
+    eventually(lambda: injector.fired(point) > before)
 
 
 def rows(kind: str, number: int = 24, seed: int = 1) -> list[dict[str, Any]]:
