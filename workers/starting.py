@@ -67,11 +67,11 @@ def run_worker(
         from celery.signals import worker_ready
 
         from coldfusion_queue.queue.app import make_app
-        from coldfusion_queue.queue.reconnecting import raise_connection_errors
+        from coldfusion_queue.queue.reconnecting import mend_reconnecting
         from coldfusion_queue.queue.renewal import renewing_step
         from coldfusion_queue.queue.stopping import stop_gently_on_signals
 
-        raise_connection_errors()
+        mend_reconnecting()
         app = make_app(settings)
         app.steps["consumer"].add(renewing_step(settings))
 

@@ -1,10 +1,8 @@
 """A worker that loses its broker comes back, whatever it was doing at that moment.
 
-The broker library's channel asks the connection it belongs to for host and port whenever it needs
-a client. When the connection was given up a moment before (a server that was restarted, and a
-message that is acknowledged or put back just then), it is not there any more, and the library
-raises ``AttributeError``. The worker knows what to do about errors of connections, and ends itself
-for any other: it would not come back.
+The worker knows what to do about errors of connections, and ends itself for any other that it
+meets while it reconnects: it would not come back. Two moments at which the libraries raise such
+another error are mended here, each by the least that makes them go on.
 """
 
 from __future__ import annotations
@@ -13,19 +11,31 @@ import functools
 from typing import Any
 
 import redis
+from celery.concurrency.asynpool import AsynPool
 from kombu.transport.redis import Channel
 
-__all__ = ["raise_connection_errors"]
+__all__ = ["mend_reconnecting"]
 
 
-def raise_connection_errors() -> None:
-    """Make a channel without a connection say so by a connection error, in this process.
+def mend_reconnecting() -> None:
+    """Make workers of this process come back from what the libraries take for their end.
 
-    Idempotent. Seen with kombu 5.7.0; the same as its issue 582 of 2016.
+    Idempotent. Seen with celery and kombu 5.7.0.
     """
-    original = Channel._connparams
-    if getattr(original, "raises_connection_errors", False):
-        return
+    if not getattr(Channel._connparams, "is_mended", False):
+        Channel._connparams = _without_connection(Channel._connparams)
+    if not getattr(AsynPool._track_child_process, "is_mended", False):
+        AsynPool._track_child_process = _without_dead_children(AsynPool._track_child_process)
+
+
+def _without_connection(original: Any) -> Any:
+    """A channel without a connection says so by a connection error.
+
+    It asks the connection it belongs to for host and port whenever it needs a client. When the
+    connection was given up a moment before (a server that was restarted, and a message that is
+    acknowledged or put back just then), that raises ``AttributeError``. The same as issue 582 of
+    kombu, of 2016.
+    """
 
     @functools.wraps(original)
     def connection_parameters(channel: Any, *args: Any, **kwargs: Any) -> Any:
@@ -33,5 +43,23 @@ def raise_connection_errors() -> None:
             raise redis.ConnectionError("the connection to the broker was given up")
         return original(channel, *args, **kwargs)
 
-    connection_parameters.raises_connection_errors = True  # type: ignore[attr-defined]
-    Channel._connparams = connection_parameters
+    connection_parameters.is_mended = True  # type: ignore[attr-defined]
+    return connection_parameters
+
+
+def _without_dead_children(original: Any) -> Any:
+    """The pool does not watch a child again whose end it has seen.
+
+    A child that is killed can be seen to end before the kernel tells how; it is then left in the
+    pool, for up to five seconds, with nothing to watch. A broker that comes back in these seconds
+    has the pool watch all of its children anew, which raises ``ValueError``.
+    """
+
+    @functools.wraps(original)
+    def track_child_process(pool: Any, child: Any, hub: Any) -> None:
+        has_ended = getattr(child, "_sentinel_poll", child) is None
+        if not has_ended:
+            original(pool, child, hub)
+
+    track_child_process.is_mended = True  # type: ignore[attr-defined]
+    return track_child_process

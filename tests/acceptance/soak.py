@@ -56,6 +56,9 @@ class Soak:
         self._kinds = {f"finetune{n}": "finetune_worker" for n in range(size.workers)}
         self._kinds |= {"fusion_worker": "fusion_worker", "beat": "beat"}
         self._kills: Counter[str] = Counter()
+        #: What was started and not killed since, and what of that is not there any more.
+        self._alive: set[str] = set()
+        self._ended: Counter[str] = Counter()
         self._submissions: list[str] = []
 
     def run(self, dataset_id: str) -> dict[str, Any]:
@@ -71,7 +74,10 @@ class Soak:
         self._kill_for_a_while()
         submitting.join()
         self._start_missing()
-        eventually(self._is_decided, self._size.patience_seconds)
+        try:
+            eventually(self._is_decided, self._size.patience_seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self._undecided()}") from error
         decided = time.monotonic() - began
         return {**self._report(), "seconds": round(decided, 1)}
 
@@ -122,6 +128,7 @@ class Soak:
             self._kills["pool child"] += 1
         else:
             self._world.kill(name)
+            self._alive.discard(name)
             self._kills[self._kinds[name]] += 1
 
     def _wait_and_restart(self, end: float) -> None:
@@ -132,7 +139,9 @@ class Soak:
     def _start_missing(self) -> None:
         for name, kind in self._kinds.items():
             if not self._world.runs(name):
+                self._ended[kind] += name in self._alive
                 self._world.start_warm(kind, name)
+                self._alive.add(name)
 
     # --- what is left -------------------------------------------------------------------------
 
@@ -143,6 +152,17 @@ class Soak:
             time.sleep(1)  # each look costs some requests for each submission
             return False
         return self._world.is_idle()
+
+    def _undecided(self) -> dict[str, Any]:
+        """What is still to do, and which processes are there to do it."""
+        world = self._world
+        found = world.repository.submissions.open()
+        return {
+            "open": [status.submission.submission_id for status in found],
+            "inbox": world.repository.inbox.count(),
+            "queued": world.queued(),
+            "runs": {name: world.runs(name) for name in self._kinds},
+        }
 
     def _report(self) -> dict[str, Any]:
         world = self._world
@@ -163,6 +183,7 @@ class Soak:
             "doubled": sum(number > 1 for number in decided.values()),
             "base_version": world.repository.ledger.base_version().version,
             "kills": dict(self._kills),
+            "ended_unasked": sum(self._ended.values()),
             "turns_started": events["turn_started"],
             "turns_resent": events["turn_resent"],
             "garbage_collected": len(collected),

@@ -38,7 +38,8 @@ STAND_IN = """
 import json, os, pathlib, signal, socket, sys
 name = pathlib.Path(__file__).stem + "".join(sys.argv[1:])
 variables = {k: v for k, v in os.environ.items() if k.startswith("COLDFUSION_")}
-pathlib.Path(name + ".json").write_text(json.dumps(variables))
+pathlib.Path(name + ".part").write_text(json.dumps(variables))
+pathlib.Path(name + ".part").rename(name + ".json")
 with socket.create_server(("127.0.0.1", int(os.environ["COLDFUSION_METRICS_PORT"]))):
     signal.pause()
 """
@@ -205,7 +206,10 @@ def test_nothing_is_left_in_the_directory_of_temporary_files(stack: LocalStack) 
 
 
 def test_workers_get_the_connection_and_ports_of_their_own(
-    stack: LocalStack, home: Path, monkeypatch: pytest.MonkeyPatch
+    stack: LocalStack,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wait_until: Callable[..., object],
 ) -> None:
     # Of some other place; the stack's processes must not mix it with theirs.
     monkeypatch.setenv("COLDFUSION_BROKER_URL", "rediss://elsewhere.example.org/0")
@@ -226,6 +230,8 @@ def test_workers_get_the_connection_and_ports_of_their_own(
     names = {"valkey", "s3", "finetune-1", "finetune-2", "fusion", "beat", "exporter"}
     assert {process.name for process in processes if process.running} == names
     assert {process.name for process in processes[:2]} == {"valkey", "s3"}
+    # ``up`` waits for what serves metrics, which beat does not.
+    wait_until((stack.directory / "beat.json").exists)
     seen = {
         path.stem: json.loads(path.read_text())
         for path in stack.directory.glob("*.json")

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import os
+from types import SimpleNamespace
+
 import pytest
 import redis
+from celery.concurrency.asynpool import AsynPool
 from kombu import Connection
+from kombu.asynchronous import Hub
 from kombu.transport.redis import Channel
 
 from coldfusion_queue.queue.app import make_app
-from coldfusion_queue.queue.reconnecting import raise_connection_errors
+from coldfusion_queue.queue.reconnecting import mend_reconnecting
 from coldfusion_queue.settings import Settings
 
 
 @pytest.fixture
 def _as_in_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Channel, "_connparams", Channel._connparams)  # what is put back
-    raise_connection_errors()
-    raise_connection_errors()  # twice is once
+    for kind, name in ((Channel, "_connparams"), (AsynPool, "_track_child_process")):
+        monkeypatch.setattr(kind, name, getattr(kind, name))  # what is put back
+    mend_reconnecting()
+    mend_reconnecting()  # twice is once
 
 
 @pytest.mark.usefixtures("_as_in_a_worker")
@@ -35,3 +41,24 @@ def test_acknowledging_over_a_connection_that_was_given_up_is_a_connection_error
             message.ack()
 
         transport.client = client
+
+
+@pytest.mark.usefixtures("_as_in_a_worker")
+def test_pool_watches_its_children_anew_but_for_one_that_has_ended() -> None:
+    hub, pool = Hub(), SimpleNamespace(_event_process_exit=None)
+    reader, writer = os.pipe()  # of which the child has the other end
+    try:
+        child = SimpleNamespace(_popen=SimpleNamespace(sentinel=reader))
+        AsynPool._track_child_process(pool, child, hub)
+        assert set(hub.readers) == {child._sentinel_poll}
+        # What the pool leaves of a child that it has seen to end and cannot take away yet.
+        AsynPool._untrack_child_process(pool, child, hub)
+        assert child._sentinel_poll is None
+
+        AsynPool._track_child_process(pool, child, hub)
+
+        assert not hub.readers
+    finally:
+        os.close(reader)
+        os.close(writer)
+        hub.close()
