@@ -56,8 +56,8 @@ class Soak:
         self._kinds = {f"finetune{n}": "finetune_worker" for n in range(size.workers)}
         self._kinds |= {"fusion_worker": "fusion_worker", "beat": "beat"}
         self._kills: Counter[str] = Counter()
-        #: What was started and not killed since, and what of that is not there any more.
         self._alive: set[str] = set()
+        #: What ended though nobody killed it.
         self._ended: Counter[str] = Counter()
         self._submissions: list[str] = []
 
@@ -122,13 +122,13 @@ class Soak:
             self._wait_and_restart(began + elapsed + self._size.kill_every_seconds)
 
     def _kill_one(self) -> None:
-        name = self._random.choice([name for name in self._kinds if self._world.runs(name)])
+        name = self._random.choice([name for name in self._kinds if name in self._alive])
         if name.startswith("finetune") and self._random.random() < 0.3:
             self._world.kill_pool_child(name)
             self._kills["pool child"] += 1
         else:
             self._world.kill(name)
-            self._alive.discard(name)
+            self._alive.remove(name)
             self._kills[self._kinds[name]] += 1
 
     def _wait_and_restart(self, end: float) -> None:
@@ -137,11 +137,15 @@ class Soak:
             time.sleep(_POLL_SECONDS)
 
     def _start_missing(self) -> None:
-        for name, kind in self._kinds.items():
-            if not self._world.runs(name):
-                self._ended[kind] += name in self._alive
-                self._world.start_warm(kind, name)
-                self._alive.add(name)
+        self._note_ended()
+        for name in [name for name in self._kinds if name not in self._alive]:
+            self._world.start_warm(self._kinds[name], name)
+            self._alive.add(name)
+
+    def _note_ended(self) -> None:
+        for name in [name for name in self._alive if not self._world.runs(name)]:
+            self._alive.remove(name)
+            self._ended[self._kinds[name]] += 1
 
     # --- what is left -------------------------------------------------------------------------
 
@@ -166,6 +170,7 @@ class Soak:
 
     def _report(self) -> dict[str, Any]:
         world = self._world
+        self._note_ended()
         decisions = world.decisions()
         outcomes = Counter(item.outcome.value for item in decisions)
         states = Counter(world.state(name)["state"] for name in self._submissions)
@@ -183,7 +188,7 @@ class Soak:
             "doubled": sum(number > 1 for number in decided.values()),
             "base_version": world.repository.ledger.base_version().version,
             "kills": dict(self._kills),
-            "ended_unasked": sum(self._ended.values()),
+            "ended_unasked": dict(self._ended),
             "turns_started": events["turn_started"],
             "turns_resent": events["turn_resent"],
             "garbage_collected": len(collected),
