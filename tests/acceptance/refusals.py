@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.acceptance.world import Finished, World, rows, write_rows
+from tests.acceptance.world import Finished, World
+from tests.rows import rows, write_rows
 
 Write = Callable[[Path], object]
 

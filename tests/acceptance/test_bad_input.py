@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.refusals import GIB, Write, check, good, lines, run, traces
-from tests.acceptance.world import World, rows
+from tests.acceptance.world import World
+from tests.rows import rows
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import pytest
 
 from tests.acceptance.refusals import check, run, traces
 from tests.acceptance.servers import promiseless_store, slow_proxy
-from tests.acceptance.world import Finished, World, eventually, rows, write_rows
+from tests.acceptance.world import Finished, World, eventually
+from tests.rows import rows, write_rows
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import time
 
 import pytest
 
-from tests.acceptance.world import BIN, World, rows, write_rows
+from tests.acceptance.world import BIN, World
+from tests.rows import rows, write_rows
 
 SECRETS = {
     "COLDFUSION_BROKER_URL": "redis://user:br0ker-pass@broker.example:6379/0",

@@ -19,8 +19,9 @@ from coldfusion_queue.repository.collecting import collect_garbage
 from coldfusion_queue.repository.policy import change_policy
 from tests.acceptance.conftest import MakeWorld
 from tests.acceptance.scene import DIVERGING, LONG, QUICK, Scene
-from tests.acceptance.world import eventually, rows, write_rows
+from tests.acceptance.world import eventually
 from tests.injector import Injector
+from tests.rows import rows, write_rows
 
 pytestmark = pytest.mark.slow
 

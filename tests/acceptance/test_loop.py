@@ -16,7 +16,8 @@ import pytest
 from safetensors.numpy import load, load_file
 
 from tests.acceptance.conftest import MakeWorld
-from tests.acceptance.world import World, eventually, rows, write_rows
+from tests.acceptance.world import World, eventually
+from tests.rows import rows, write_rows
 
 QUICK = (
     *("--set", "epochs=2", "--set", "batch_size=8"),

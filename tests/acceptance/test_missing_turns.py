@@ -5,8 +5,9 @@ from __future__ import annotations
 from coldfusion_queue.crash_points import CrashPoint
 from coldfusion_queue.keys import RedisKeys
 from tests.acceptance.conftest import MakeWorld
-from tests.acceptance.world import World, eventually, rows, write_rows
+from tests.acceptance.world import World, eventually
 from tests.injector import Injector
+from tests.rows import rows, write_rows
 
 QUICK = {
     "COLDFUSION_FUSION_INTERVAL_SECONDS": "0.5",

@@ -12,9 +12,10 @@ import pytest
 from coldfusion_queue.crash_points import CrashPoint
 from tests.acceptance.own_servers import Servers
 from tests.acceptance.servers import slow_proxy
-from tests.acceptance.world import World, eventually, open_world, rows, until_fired, write_rows
+from tests.acceptance.world import World, eventually, open_world, until_fired
 from tests.injector import Injector
 from tests.integration.proxy import Proxy
+from tests.rows import rows, write_rows
 
 pytestmark = pytest.mark.slow
 

@@ -13,8 +13,9 @@ import pytest
 from coldfusion_queue.crash_points import CrashPoint
 from coldfusion_queue.records import Policy
 from tests.acceptance.conftest import MakeWorld
-from tests.acceptance.world import World, eventually, rows, until_fired, write_rows
+from tests.acceptance.world import World, eventually, until_fired
 from tests.injector import Injector
+from tests.rows import rows, write_rows
 
 #: Everything that recovers looks often. The lease of three seconds is also how long a message may
 #: stay unacknowledged without being renewed.

@@ -11,7 +11,8 @@ import pytest
 from coldfusion_queue.records import Policy
 from tests.acceptance.own_servers import Servers
 from tests.acceptance.soak import Size, Soak
-from tests.acceptance.world import open_world, rows, write_rows
+from tests.acceptance.world import open_world
+from tests.rows import rows, write_rows
 
 SIZES = {
     "short": Size(

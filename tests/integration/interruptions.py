@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,17 +22,16 @@ from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings
 from coldfusion_queue.turn import TurnInterrupted, never_stop, run_turn
 from tests.integration.conftest import Contribute
-from tests.integration.test_turn import rows
+from tests.rows import rows, write_rows
+from tests.watching import StopAt, ignore
 
 __all__ = [
     "HYPERPARAMETERS",
     "NUM_QUESTIONS_BEFORE",
     "NUM_STEPS",
     "Bench",
-    "StopAt",
     "away",
     "events",
-    "ignore",
     "name_of",
     "open_bench",
     "outcome",
@@ -45,22 +43,6 @@ NUM_STEPS = 6
 
 #: Before the download and before training.
 NUM_QUESTIONS_BEFORE = 2
-
-
-class StopAt:
-    """Says stop when it is asked for the ``number``-th time."""
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-        self.asked = 0
-
-    def __call__(self) -> bool:
-        self.asked += 1
-        return self.asked >= self._number
-
-
-def ignore(*_: object) -> None:
-    """Nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +115,7 @@ def open_bench(
     data = directory / "data"
     data.mkdir()
     for split in ("train", "validation"):
-        lines = "\n".join(json.dumps(row) for row in rows("single"))
-        (data / f"{split}.jsonl").write_text(lines, encoding="utf-8")
+        write_rows(data / f"{split}.jsonl", rows("single"))
     prepared = prepare_dataset(str(data), work_dir=directory)
     dataset = upload_dataset(repository.store, repository.keys, prepared)
     own = settings.model_copy(update={"device": "cpu"})

@@ -18,14 +18,13 @@ from tests.integration.interruptions import (
     NUM_QUESTIONS_BEFORE,
     NUM_STEPS,
     Bench,
-    StopAt,
     away,
     events,
-    ignore,
     name_of,
     open_bench,
     outcome,
 )
+from tests.watching import StopAt, ignore
 
 
 @pytest.fixture

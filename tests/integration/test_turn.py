@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,24 +24,12 @@ from coldfusion_queue.repository.submissions import SubmissionState
 from coldfusion_queue.settings import Settings
 from coldfusion_queue.store import Store
 from coldfusion_queue.turn import Phase, TurnOutcome, run_turn
-from tests.conftest import CORPUS
+from tests.rows import rows, write_rows
+from tests.watching import ignore
 
 Submit = Callable[..., Submission]
 
 QUICK = Hyperparameters(epochs=2, batch_size=8, learning_rate=1e-3, max_length=32)
-
-
-def rows(kind: str, number: int = 24) -> list[dict[str, object]]:
-    generator = random.Random(1)
-    found = []
-    for index in range(number):
-        text = generator.choice(CORPUS)
-        row: dict[str, object] = {"text": f"{text} {index}"}
-        if kind == "pair":
-            row["text_pair"] = generator.choice(CORPUS)
-        row["label"] = index / 7 if kind == "regression" else f"label{index % 3}"
-        found.append(row)
-    return found
 
 
 @pytest.fixture
@@ -53,8 +40,7 @@ def submit(repository: Repository, tmp_path: Path) -> Submit:
         data = tmp_path / f"{kind}-data"
         data.mkdir(exist_ok=True)
         for split in ("train", "validation"):
-            lines = "\n".join(json.dumps(row) for row in rows(kind))
-            (data / f"{split}.jsonl").write_text(lines, encoding="utf-8")
+            write_rows(data / f"{split}.jsonl", rows(kind))
         work_dir = tmp_path / "work"
         work_dir.mkdir(exist_ok=True)
         prepared = prepare_dataset(str(data), work_dir=work_dir)
@@ -64,10 +50,6 @@ def submit(repository: Repository, tmp_path: Path) -> Submit:
         )
 
     return make
-
-
-def ignore(*_: object) -> None:
-    """Nobody watches."""
 
 
 def fetch(repository: Repository, contribution: Contribution, tmp_path: Path) -> Path:

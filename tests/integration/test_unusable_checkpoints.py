@@ -19,11 +19,11 @@ from tests.integration.interruptions import (
     NUM_STEPS,
     Bench,
     events,
-    ignore,
     name_of,
     open_bench,
     outcome,
 )
+from tests.watching import ignore
 
 
 @pytest.fixture

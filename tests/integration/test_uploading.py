@@ -17,10 +17,10 @@ from tests.integration.interruptions import (
     Bench,
     away,
     events,
-    ignore,
     name_of,
     open_bench,
 )
+from tests.watching import ignore
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from coldfusion_queue.finetune.run import FinetuneRequest
 from coldfusion_queue.intake.prepare import prepare_dataset
 from coldfusion_queue.records import DatasetRecord, FileRecord, Hyperparameters, SplitRecord
 from coldfusion_queue.settings import Settings, load_settings
-from tests.conftest import CORPUS
+from tests.rows import rows, write_rows
 
 MakeRequest = Callable[..., FinetuneRequest]
 
@@ -22,15 +20,6 @@ QUICK = Hyperparameters(
     epochs=3, batch_size=8, learning_rate=1e-3, max_length=32, dropout=0.2, warmup_fraction=0.3
 )
 NUM_STEPS = 9
-
-
-def rows(kind: str) -> str:
-    generator = random.Random(3)
-    found = []
-    for index in range(20):
-        label = index / 7 if kind == "regression" else f"label{index % 3}"
-        found.append({"text": f"{generator.choice(CORPUS)} {index}", "label": label})
-    return "\n".join(json.dumps(row) for row in found)
 
 
 @pytest.fixture
@@ -48,7 +37,7 @@ def make_request(tiny_model_dir: Path, tmp_path: Path) -> MakeRequest:
         for directory in (data, work_dir):
             directory.mkdir()
         for split in ("train", "validation"):
-            (data / f"{split}.jsonl").write_text(rows(kind), encoding="utf-8")
+            write_rows(data / f"{split}.jsonl", rows(kind, 20, seed=3))
         prepared = prepare_dataset(str(data), work_dir=work_dir)
         splits = {
             name: SplitRecord(

@@ -16,24 +16,9 @@ from coldfusion_queue.finetune.run import FinetuneRequest, finetune
 from coldfusion_queue.finetune.training import FinetuneInterrupted, Progress
 from coldfusion_queue.settings import Settings
 from tests.unit.finetune.conftest import NUM_STEPS, MakeRequest
+from tests.watching import StopAt, ignore
 
 Result = tuple[bytes, bytes, dict[str, float]]
-
-
-class StopAt:
-    """Says stop when it is asked for the ``number``-th time."""
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-        self.asked = 0
-
-    def __call__(self) -> bool:
-        self.asked += 1
-        return self.asked >= self._number
-
-
-def ignore(_: object) -> None:
-    """Nobody watches."""
 
 
 def finish(
