@@ -97,8 +97,8 @@ class Settings(BaseSettings):
     """How often one request is tried in all, with exponential backoff and jitter in between."""
 
     transfer_part_bytes: int = Field(16 * 2**20, ge=5 * 2**20, le=5 * 2**30)
-    """Bytes of one part of a multipart upload or of one ranged read. An upload holds up to twice
-    ``transfer_threads`` parts in memory. S3 allows 10,000 parts, so 16 MiB reach 160 GB."""
+    """Bytes of one part of a multipart upload or of one ranged read. An upload holds one part more
+    than ``transfer_threads`` in memory. S3 allows 10,000 parts, so 16 MiB reach 160 GB."""
 
     transfer_threads: int = Field(4, ge=1, le=64)
     """Parallel requests of one upload or download."""

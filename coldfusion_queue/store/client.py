@@ -10,11 +10,10 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, cast
-from xml.etree.ElementTree import ParseError
+from typing import TYPE_CHECKING, Self
 
 import urllib3
 from minio.deleteobjects import DeleteObject
@@ -34,19 +33,18 @@ from coldfusion_queue.errors import (
 )
 from coldfusion_queue.records import FileRecord
 from coldfusion_queue.settings import Settings
-from coldfusion_queue.store.chunk_reader import ChunkReader
 from coldfusion_queue.store.clock import ClockedMinio
 from coldfusion_queue.store.connection import Place, connect, mapped_errors, raise_for_code
+from coldfusion_queue.store.multipart import Upload
+from coldfusion_queue.store.signed import SignedRequests, code_and_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
-    from typing import BinaryIO
 
 __all__ = ["ObjectInfo", "Store"]
 
 _READ_BYTES = 1 << 20
-_PRESIGN_SECONDS = 900
 
 
 @dataclass(frozen=True)
@@ -78,6 +76,7 @@ class Store:
         self.bucket = settings.s3_bucket
         self.endpoint = settings.s3_endpoint
         self._place = Place(self.endpoint, self.bucket)
+        self._signed = SignedRequests(client, pool, self.bucket)
 
     @classmethod
     def open(cls, settings: Settings, max_attempts: int | None = None) -> Self:
@@ -181,25 +180,24 @@ class Store:
     ) -> FileRecord:
         """Write an object of unknown size from chunks, as a parallel multipart upload.
 
-        An error, the chunks' own included, aborts the upload and leaves no object. Memory: about
-        ``2 * transfer_threads * transfer_part_bytes``.
+        An error, the chunks' own included, aborts the upload and leaves no object. Memory:
+        ``transfer_threads + 1`` parts.
 
         Args:
             key: a key that is the caller's alone; overwritten if it exists.
             chunks: the content, in pieces of any size.
             progress: called with the number of bytes of each piece that was taken.
         """
-        reader = ChunkReader(chunks, progress)
-        with ThreadPoolExecutor(1) as uploader:
-            upload = uploader.submit(self._upload, key, reader)
-            try:
-                upload.result()
-            except BaseException:
-                # Ctrl-C and time limits arrive here, in the main thread. The client aborts a
-                # multipart upload only for an error that it sees itself, so give it one.
-                reader.interrupt()
-                raise
-        return FileRecord(key=key, digest=reader.hexdigest(), num_bytes=reader.num_bytes)
+        upload = Upload(self._signed, self._place, key, self._part_bytes, self._threads)
+        try:
+            for chunk in chunks:
+                upload.write(chunk)
+                if progress is not None:
+                    progress(len(chunk))
+            return upload.finish()
+        except BaseException:  # Ctrl-C and time limits too
+            upload.abort()
+            raise
 
     def put_file(
         self, key: str, path: Path, progress: Callable[[int], None] | None = None
@@ -329,36 +327,12 @@ class Store:
     def _mapped(self, operation: str, key: str) -> AbstractContextManager[None]:
         return mapped_errors(self._place, operation, key)
 
-    def _upload(self, key: str, reader: ChunkReader) -> None:
-        try:
-            with self._mapped("upload", key):
-                self._client.put_object(
-                    self.bucket,
-                    key,
-                    cast("BinaryIO", reader),
-                    length=-1,
-                    part_size=self._part_bytes,
-                    num_parallel_uploads=self._threads,
-                )
-        except Exception:
-            if reader.failure is not None:  # the chunks' fault, whatever the client made of it
-                raise reader.failure from None
-            raise
-
     def _conditional_put(self, key: str, data: bytes) -> tuple[int, str, str]:
-        # put_object has no conditional header (one given as metadata is sent as x-amz-meta-* and
-        # overwrites); a presigned PUT carries it through the public API.
-        def request() -> urllib3.BaseHTTPResponse:
-            url = self._client.get_presigned_url(
-                "PUT", self.bucket, key, expires=timedelta(seconds=_PRESIGN_SECONDS)
-            )
-            return self._pool.urlopen("PUT", url, body=data, headers={"If-None-Match": "*"})
-
         with self._mapped("create", key):
-            response = self._client.clock.send(request)
+            response = self._signed.put(key, data, headers={"If-None-Match": "*"})
             if response.status < 300 or response.status in {409, 412}:
                 return response.status, "", ""
-            return response.status, *_code_and_message(response)
+            return response.status, *code_and_message(response)
 
     def _read(self, key: str, offset: int, num_bytes: int) -> bytes:
         # The pool repeats requests that fail; this repeats answers that break off half-way.
@@ -392,14 +366,6 @@ class Store:
 
 class _BrokenAnswerError(Exception):
     """The store began an answer and did not end it."""
-
-
-def _code_and_message(response: urllib3.BaseHTTPResponse) -> tuple[str, str]:
-    try:
-        error = S3Error.fromxml(response)
-    except (ParseError, ValueError):  # a proxy's page, or nothing at all
-        return str(response.status), response.reason or ""
-    return error.code or str(response.status), error.message or ""
 
 
 def _check_digest(file: FileRecord, got: str) -> None:
