@@ -1,0 +1,237 @@
+"""How close does a fusion come to the time of reading its bytes once and writing one model?
+
+Contributions of RoBERTa-base's tensors (124 M parameters) in float32, random numbers, in an
+embedded S3 server of its own. Each figure is of a fresh process; all parts are run once for each
+repetition, one after the other, and the fastest of each counts:
+
+    get     read all bytes that the fusion reads, with the best of several sizes and threads
+    put     write one model from memory
+    both    these two at the same time, which is what a fusion does
+    fuse    the engine, from the store to the store, digests verified
+    many    the same with four times as many contributions, for its memory
+    torch   download, load all, add up, save, upload
+
+``ratio_to_floor`` is fuse / (get + put); ``ratio_to_overlapped_floor`` is fuse / both.
+
+    python -m benchmarks.fusion
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
+
+from benchmarks.isolated import Measured, measure
+from benchmarks.reporting import print_report
+from coldfusion_queue.fusion.stream import FusionInput, fuse_stream
+from coldfusion_queue.local import embedded_servers
+from coldfusion_queue.records import FileRecord
+from coldfusion_queue.repository.source import ObjectSource
+from coldfusion_queue.settings import Settings, load_settings
+from coldfusion_queue.store import Store
+
+_MIB = 2**20
+_OUTPUT = "bench/output"
+_GETS = [(8 * _MIB, 4), (16 * _MIB, 2), (16 * _MIB, 4), (32 * _MIB, 4)]
+
+
+def roberta(layers: int, hidden: int, vocabulary: int) -> dict[str, tuple[int, ...]]:
+    """Shapes as in a RoBERTa encoder."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "embeddings.word_embeddings.weight": (vocabulary, hidden),
+        "embeddings.position_embeddings.weight": (514, hidden),
+        "embeddings.LayerNorm.weight": (hidden,),
+        "embeddings.LayerNorm.bias": (hidden,),
+    }
+    for layer in range(layers):
+        prefix = f"encoder.layer.{layer}."
+        square = ("query", "key", "value", "attention.output")
+        sizes = dict.fromkeys(square, (hidden, hidden))
+        sizes |= {"intermediate": (4 * hidden, hidden), "output": (hidden, 4 * hidden)}
+        for name, size in sizes.items():
+            shapes[f"{prefix}{name}.weight"] = size
+            shapes[f"{prefix}{name}.bias"] = size[:1]
+    return shapes
+
+
+def upload_models(
+    store: Store, shapes: dict[str, tuple[int, ...]], number: int
+) -> list[FileRecord]:
+    """The base model and ``number`` deltas of distinct random numbers."""
+    files = []
+    for seed in range(number + 1):
+        generator = np.random.default_rng(seed)
+        scale = np.float32(0.001 if seed else 0.05)
+        tensors = {
+            name: generator.standard_normal(shape, np.float32) * scale
+            for name, shape in shapes.items()
+        }
+        files.append(store.put_stream(f"bench/model-{seed}", [save(tensors)]))
+    return files
+
+
+def get_all(files: list[FileRecord], part_bytes: int, threads: int) -> None:
+    """Read every byte once."""
+    store = Store.open(load_settings())
+    jobs = [
+        (file, offset)
+        for offset in range(0, files[0].num_bytes, part_bytes)
+        for file in files
+        if offset < file.num_bytes
+    ]
+
+    def read(job: tuple[FileRecord, int]) -> None:
+        file, offset = job
+        store.read_range(file.key, offset, min(part_bytes, file.num_bytes - offset))
+
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(read, jobs):
+            pass
+
+
+def put_one(num_bytes: int) -> None:
+    """Write as many bytes as a model has, from memory."""
+    piece = memoryview(os.urandom(_MIB))
+    sizes = [min(_MIB, num_bytes - start) for start in range(0, num_bytes, _MIB)]
+    Store.open(load_settings()).put_stream(_OUTPUT, (piece[:size] for size in sizes))
+
+
+def get_and_put(files: list[FileRecord], part_bytes: int, threads: int) -> None:
+    """Both at the same time."""
+    with ThreadPoolExecutor(1) as pool:
+        putting = pool.submit(put_one, files[0].num_bytes)
+        get_all(files, part_bytes, threads)
+        putting.result()
+
+
+def fuse(files: list[FileRecord], number: int) -> None:
+    """The engine, from the store to the store; contributions are used several times if need be."""
+    settings = load_settings()
+    store = Store.open(settings)
+    base, deltas = files[0], files[1:]
+    inputs = [
+        FusionInput(
+            contribution_id=f"c{index:03}",
+            source=ObjectSource(store, deltas[index % len(deltas)]),
+            digest=deltas[index % len(deltas)].digest,
+            form="delta",
+            coefficient=1 / number,
+        )
+        for index in range(number)
+    ]
+    model = fuse_stream(
+        ObjectSource(store, base),
+        base.digest,
+        inputs,
+        chunk_bytes=settings.fusion_chunk_bytes,
+        threads=settings.fusion_threads,
+    )
+    store.put_stream(_OUTPUT, model)
+
+
+def fuse_with_torch(files: list[FileRecord]) -> None:
+    """What one would write in a hurry: everything on disk, then everything in memory."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    store = Store.open(load_settings())
+    with tempfile.TemporaryDirectory() as directory:
+        paths = [Path(directory) / f"{index}.safetensors" for index in range(len(files))]
+        for file, path in zip(files, paths, strict=True):
+            store.download(file, path)
+        base, *deltas = [load_file(path) for path in paths]
+        fused = {
+            name: tensor + torch.stack([delta[name] for delta in deltas]).mean(0)
+            for name, tensor in base.items()
+        }
+        save_file(fused, Path(directory) / "fused.safetensors")
+        store.put_file(_OUTPUT, Path(directory) / "fused.safetensors")
+
+
+def run(files: list[FileRecord], repetitions: int) -> dict[str, Any]:
+    """Measure every part, in turn; report the fastest and all of them."""
+    number = len(files) - 1
+    parts: dict[str, list[Measured]] = {}
+    best_get = _GETS[0]
+    for repetition in range(repetitions):
+        gets = {option: measure(get_all, files, *option) for option in _GETS}
+        best_get = min(gets, key=lambda option: gets[option].seconds)
+        found = {
+            "get": gets[best_get],
+            "put": measure(put_one, files[0].num_bytes),
+            "both": measure(get_and_put, files, *best_get),
+            "fuse": measure(fuse, files, number),
+            "many": measure(fuse, files, 4 * number),
+            "torch": measure(fuse_with_torch, files),
+        }
+        for name, measured in found.items():
+            parts.setdefault(name, []).append(measured)
+            print(
+                f"{repetition} {name:6} {measured.seconds:6.2f} s, "
+                f"CPU {measured.cpu_seconds:6.2f} s, {measured.peak_growth_bytes / _MIB:5.0f} MiB",
+                file=sys.stderr,
+            )
+    return _figures(parts, best_get)
+
+
+def _figures(parts: dict[str, list[Measured]], best_get: tuple[int, int]) -> dict[str, Any]:
+    seconds = {name: min(item.seconds for item in each) for name, each in parts.items()}
+    growth = {name: max(item.peak_growth_bytes for item in each) for name, each in parts.items()}
+    return {
+        "ratio_to_floor": round(seconds["fuse"] / (seconds["get"] + seconds["put"]), 3),
+        "ratio_to_overlapped_floor": round(seconds["fuse"] / seconds["both"], 3),
+        "peak_rss_growth_mb": round(growth["fuse"] / 1e6),
+        "peak_rss_growth_mb_many": round(growth["many"] / 1e6),
+        "speedup_vs_torch": round(seconds["torch"] / seconds["fuse"], 2),
+        "torch_peak_rss_growth_mb": round(growth["torch"] / 1e6),
+        "best_get": {"bytes": best_get[0], "threads": best_get[1]},
+        "seconds": {
+            name: [round(item.seconds, 3) for item in each] for name, each in parts.items()
+        },
+    }
+
+
+def settings_with(servers: Mapping[str, str], directory: Path) -> Settings:
+    """Settings of the embedded servers, for this process and those that it starts."""
+    os.environ.update(servers)
+    os.environ["COLDFUSION_HOME"] = str(directory / "home")
+    return load_settings()
+
+
+def main() -> None:
+    """Run and print one line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--contributions", type=int, default=8)
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="a model of 2 M parameters")
+    options = parser.parse_args()
+    shapes = roberta(2, 128, 8_000) if options.quick else roberta(12, 768, 50_265)
+    with tempfile.TemporaryDirectory() as name, embedded_servers(Path(name) / "servers") as servers:
+        settings = settings_with(servers, Path(name))
+        store = Store.open(settings)
+        store.create_bucket()
+        files = upload_models(store, shapes, options.contributions)
+        figures = run(files, options.repetitions)
+    print_report(
+        "fusion",
+        ("numpy", "minio", "torch", "safetensors"),
+        **figures,
+        contributions=options.contributions,
+        parameters=sum(int(np.prod(shape)) for shape in shapes.values()),
+        repetitions=options.repetitions,
+        chunk_bytes=settings.fusion_chunk_bytes,
+        threads=settings.fusion_threads,
+    )
+
+
+if __name__ == "__main__":
+    main()
