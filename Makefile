@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test soak test-model bench-protocol format lock clean
+.PHONY: help demo check test soak test-model bench-protocol bench-fusion format lock clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ test-model: $(STAMP)  ## 500 random interleavings of the protocol against a smal
 
 bench-protocol: $(STAMP)  ## What a fusion costs beside the arithmetic, as the history grows.
 	$(BIN)/python -m benchmarks.protocol
+
+bench-fusion: $(STAMP)  ## How close a fusion comes to reading its bytes once and writing one model.
+	$(BIN)/python -m benchmarks.fusion
 
 format: $(STAMP)  ## Rewrite the code in the project's format.
 	$(BIN)/ruff format .

@@ -133,6 +133,7 @@ def fuse(files: list[FileRecord], number: int) -> None:
         base.digest,
         inputs,
         chunk_bytes=settings.fusion_chunk_bytes,
+        read_ahead_bytes=settings.fusion_read_ahead_bytes,
         threads=settings.fusion_threads,
     )
     store.put_stream(_OUTPUT, model)
@@ -229,6 +230,7 @@ def main() -> None:
         parameters=sum(int(np.prod(shape)) for shape in shapes.values()),
         repetitions=options.repetitions,
         chunk_bytes=settings.fusion_chunk_bytes,
+        read_ahead_bytes=settings.fusion_read_ahead_bytes,
         threads=settings.fusion_threads,
     )
 

@@ -148,10 +148,14 @@ class Settings(BaseSettings):
     """Lease of the locks that keep a second fusion, or a second collection of garbage, from
     starting; renewed while one runs. They save work; correctness rests on the ledger."""
 
-    fusion_chunk_bytes: int = Field(4 * 2**20, ge=64 * 2**10)
-    """Bytes of a chunk while fusing; up to two of each open file are held in memory."""
+    fusion_chunk_bytes: int = Field(16 * 2**20, ge=64 * 2**10)
+    """Bytes of a chunk while fusing, at most; up to two of each open file are held in memory."""
 
-    fusion_threads: int = Field(4, ge=1, le=64)
+    fusion_read_ahead_bytes: int = Field(224 * 2**20, ge=2**20)
+    """Bytes that all open files of a fusion hold in memory together. Chunks are made smaller for
+    it, so that memory does not grow with the number of contributions."""
+
+    fusion_threads: int = Field(8, ge=1, le=64)
     """Contributions read at the same time while fusing."""
 
     # --- finetuning ---------------------------------------------------------------------------

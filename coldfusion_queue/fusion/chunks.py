@@ -15,9 +15,20 @@ from coldfusion_queue.errors import UsageError
 from coldfusion_queue.fusion.dtypes import DTYPE_BYTES
 from coldfusion_queue.fusion.layout import TensorLayout
 
-__all__ = ["Chunk", "Piece", "ReadPlan", "Run", "Span", "is_in_order", "plan_chunks", "plan_read"]
+__all__ = [
+    "LARGEST_ELEMENT",
+    "Chunk",
+    "Piece",
+    "ReadPlan",
+    "Run",
+    "Span",
+    "is_in_order",
+    "plan_chunks",
+    "plan_read",
+]
 
-_LARGEST_ELEMENT = max(DTYPE_BYTES.values())
+#: A chunk holds one element of any dtype, so it has at least so many bytes.
+LARGEST_ELEMENT = max(DTYPE_BYTES.values())
 
 
 @dataclass(frozen=True)
@@ -98,8 +109,8 @@ def plan_chunks(base: TensorLayout, chunk_bytes: int) -> tuple[Chunk, ...]:
     Raises:
         UsageError: ``chunk_bytes`` does not hold one element.
     """
-    if chunk_bytes < _LARGEST_ELEMENT:
-        raise UsageError("chunk size", str(chunk_bytes), f"{_LARGEST_ELEMENT} bytes or more")
+    if chunk_bytes < LARGEST_ELEMENT:
+        raise UsageError("chunk size", str(chunk_bytes), f"{LARGEST_ELEMENT} bytes or more")
     chunks: list[Chunk] = []
     pending: list[tuple[str, Piece]] = []
     room = chunk_bytes

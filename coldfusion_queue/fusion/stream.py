@@ -16,7 +16,7 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from coldfusion_queue.errors import UsageError
-from coldfusion_queue.fusion.chunks import Chunk, plan_chunks
+from coldfusion_queue.fusion.chunks import LARGEST_ELEMENT, Chunk, plan_chunks
 from coldfusion_queue.fusion.combine import Combiner
 from coldfusion_queue.fusion.compatibility import check_layout
 from coldfusion_queue.fusion.faults import ContributionFault
@@ -33,6 +33,7 @@ def fuse_stream(
     inputs: Sequence[FusionInput],
     *,
     chunk_bytes: int,
+    read_ahead_bytes: int | None = None,
     threads: int,
 ) -> Generator[bytes, None, None]:
     """Fuse contributions into a base model.
@@ -44,9 +45,11 @@ def fuse_stream(
         base: the current base model's file (theta_t).
         base_digest: sha256 of that file, lower-case hex.
         inputs: K >= 1 contributions with ids of their own, in any order.
-        chunk_bytes: size of a chunk, in bytes of the base model; 8 or more. Each open file
-            takes at most two chunks of memory (in its own dtypes), and the sums four, or nine
-            where the base model has half precision.
+        chunk_bytes: size of a chunk at most, in bytes of the base model; 8 or more. Each open
+            file takes at most two chunks of memory (in its own dtypes), and the sums four, or
+            nine where the base model has half precision.
+        read_ahead_bytes: what all open files may hold together; chunks are made smaller for it,
+            down to 8 bytes, so that memory does not grow with K. None sets no limit.
         threads: how many files are read at a time, 1 or more.
 
     Returns:
@@ -73,10 +76,18 @@ def fuse_stream(
     if threads < 1:
         raise UsageError("number of threads", str(threads), "1 or more")
     base_reader = SourceReader.open(base, base_digest, None)
-    chunks = plan_chunks(base_reader.layout, chunk_bytes)
     with ThreadPoolExecutor(threads) as pool:
         members = open_members(base, base_reader, ordered, pool)
-    return _generate(Combiner(base_reader, members), chunks, chunk_bytes, threads)
+    combiner = Combiner(base_reader, members)
+    if read_ahead_bytes is not None:
+        chunk_bytes = min(chunk_bytes, _share(read_ahead_bytes, len(combiner.readers)))
+    chunks = plan_chunks(base_reader.layout, chunk_bytes)
+    return _generate(combiner, chunks, chunk_bytes, threads)
+
+
+def _share(read_ahead_bytes: int, num_files: int) -> int:
+    """Size of a chunk of which each file can hold two: the one worked on and the next."""
+    return max(read_ahead_bytes // (2 * num_files), LARGEST_ELEMENT)
 
 
 def _generate(

@@ -168,6 +168,7 @@ def _upload_fused(
         base.digest,
         list(inputs),
         chunk_bytes=settings.fusion_chunk_bytes,
+        read_ahead_bytes=settings.fusion_read_ahead_bytes,
         threads=settings.fusion_threads,
     )
     lineage = _lineage(base, contributions, shares)

@@ -35,3 +35,15 @@ def test_the_bookkeeping_of_a_fusion_asks_for_no_more_than_its_floor() -> None:
         assert requests["select"] == 1
         assert requests["newest"] <= 10
     assert (large["pending"], fewer["pending"]) == (20, 10)
+
+
+def test_the_fusion_is_measured_against_its_floor() -> None:
+    report = run("benchmarks.fusion", "--quick", "--repetitions", "1", "--contributions", "3")
+
+    assert report["benchmark"] == "fusion"
+    assert (report["contributions"], report["repetitions"]) == (3, 1)
+    assert set(report["seconds"]) == {"get", "put", "both", "fuse", "many", "torch"}
+    assert all(seconds > 0 for each in report["seconds"].values() for seconds in each)
+    for ratio in ("ratio_to_floor", "ratio_to_overlapped_floor", "speedup_vs_torch"):
+        assert report[ratio] > 0
+    assert 0 < report["peak_rss_growth_mb"] < 400

@@ -96,6 +96,38 @@ def test_at_most_two_chunks_of_each_file_are_held_whatever_the_size_of_the_model
     assert ledger.held == 0
 
 
+@pytest.mark.parametrize("num_inputs", [1, 4, 16])
+def test_what_all_files_hold_together_does_not_grow_with_their_number(num_inputs: int) -> None:
+    ledger = Ledger()
+    data = a_model(1.0)
+    headers = 20_000 * (num_inputs + 1)
+    limit = 8 * CHUNK
+    inputs = [
+        FusionInput(
+            f"c{index}",
+            counted(MemorySource(f"c{index}", data), ledger),
+            digest_of(data),
+            "delta",
+            1 / num_inputs,
+        )
+        for index in range(num_inputs)
+    ]
+    base = counted(MemorySource("base", data), ledger)
+
+    parts = fuse_stream(
+        base,
+        digest_of(data),
+        inputs,
+        chunk_bytes=100 * CHUNK,
+        read_ahead_bytes=limit,
+        threads=4,
+    )
+    fused = b"".join(parts)
+
+    assert limit / 2 < ledger.most <= limit + headers
+    assert fused == fuse_bytes(data, inputs, CHUNK)
+
+
 @contextmanager
 def traced() -> Iterator[None]:
     tracemalloc.start()
