@@ -61,10 +61,12 @@ def _measure(
     sampler = threading.Thread(target=sample)
     sampler.start()
     started, cpu_started = time.perf_counter(), time.process_time()
-    result = function(*arguments)
-    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
-    stopped.set()
-    sampler.join()
+    try:
+        result = function(*arguments)
+        seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
+    finally:
+        stopped.set()
+        sampler.join()
     answer.send(Measured(result, seconds, cpu_seconds, peak - before))
 
 
