@@ -271,7 +271,8 @@ class FusedContribution(Record):
     base_version: int
     staleness: int = Field(ge=0)
     coefficient: float
-    """The scalar c_k of theta_{t+1} = theta_t + sum_k c_k * Delta_k."""
+    """The scalar c_k of theta_{t+1} = theta_t + sum_k c_k * Delta_k, where the method is the mean;
+    for other methods, the weight with which the method counted it. They sum to eta."""
 
 
 class ModelIdentity(Record):
@@ -335,8 +336,12 @@ class Policy(Record):
     """Examples beyond which a dataset counts no more, if ``importance`` is ``capped``."""
     server_learning_rate: float = Field(1.0, gt=0)
     """eta: how far the base model moves along the averaged delta."""
-    method: Literal["mean"] = "mean"
-    """How deltas are combined."""
+    method: Literal["mean", "median", "trimmed_mean", "task_arithmetic"] = "mean"
+    """How deltas are combined; ``docs/fusion.md`` says what each method does."""
+    trim_fraction: float = Field(0.2, ge=0, lt=0.5)
+    """Share of the contributions that ``trimmed_mean`` leaves out at either end of each element."""
+    task_arithmetic_scale: float = Field(0.3, gt=0)
+    """What ``task_arithmetic`` multiplies the sum of the deltas by; 1 / K would give the mean."""
     retain_base_versions: int | None = Field(10, ge=1)
     """Newest base versions whose files are kept, as targets of a rollback; None keeps all. Version
     0 and what a pending contribution or a checkpoint needs are kept in any case."""

@@ -8,8 +8,9 @@ It knows neither the object store nor Redis; files come in as ``ByteSource`` obj
 ``compatibility``   whether a contribution's tensors fit the base model
 ``coefficients``    the scalar that each contribution's delta is multiplied by
 ``chunks``          which bytes of each file are read together
-``average``         the arithmetic
+``methods``         the arithmetic: how deltas are combined, one file for each method
 ``inputs``          contributions to a fusion, checked and opened
+``terms``           the numbers that go into it, block by block
 ``combine``         fuses one chunk; finds out whose fault it is when that fails
 ``reader``          reads one file chunk by chunk and verifies its digest
 ``faults``          errors that are one contribution's own

@@ -2,12 +2,12 @@
 
 ::
 
-    theta_{t+1} = theta_t + sum_c(coefficient_c * Delta_c)
+    theta_{t+1} = theta_t + u, with u = sum_c(coefficient_c * Delta_c) for the mean
     Delta_c     = delta, or theta_c - theta_tau of a contribution in full form
 
-The sum is built before theta_t is added, in float32 (float64 where the base model has F64), in
-the order of the contribution ids, and rounded to the base model's dtype once. Hence the same
-inputs give the same bits, whatever the chunks and threads.
+The deltas are combined into u by a method, before theta_t is added, in float32 (float64 where the
+base model has F64), in the order of the contribution ids, and rounded to the base model's dtype
+once. Hence the same inputs give the same bits, whatever the chunks and threads.
 """
 
 from __future__ import annotations
@@ -22,9 +22,13 @@ from coldfusion_queue.fusion.compatibility import check_layout
 from coldfusion_queue.fusion.faults import ContributionFault
 from coldfusion_queue.fusion.inputs import FusionInput, check_inputs, open_members
 from coldfusion_queue.fusion.layout import ByteSource
+from coldfusion_queue.fusion.methods.mean import Mean
+from coldfusion_queue.fusion.methods.method import Method
 from coldfusion_queue.fusion.reader import ChunkData, SourceReader
 
 __all__ = ["ContributionFault", "FusionInput", "check_layout", "fuse_stream"]
+
+_MEAN = Mean()
 
 
 def fuse_stream(
@@ -35,6 +39,7 @@ def fuse_stream(
     chunk_bytes: int,
     read_ahead_bytes: int | None = None,
     threads: int,
+    method: Method = _MEAN,
 ) -> Generator[bytes, None, None]:
     """Fuse contributions into a base model.
 
@@ -46,11 +51,12 @@ def fuse_stream(
         base_digest: sha256 of that file, lower-case hex.
         inputs: K >= 1 contributions with ids of their own, in any order.
         chunk_bytes: size of a chunk at most, in bytes of the base model; 8 or more. Each open
-            file takes at most two chunks of memory (in its own dtypes), and the sums four, or
-            nine where the base model has half precision.
+            file takes at most two chunks of memory (in its own dtypes), and what is fused four. A
+            method adds some MiB, however many contributions there are.
         read_ahead_bytes: what all open files may hold together; chunks are made smaller for it,
             down to 8 bytes, so that memory does not grow with K. None sets no limit.
         threads: how many files are read at a time, 1 or more.
+        method: how the deltas are combined.
 
     Returns:
         The new safetensors file, in parts: the base model's header as it is, then the data.
@@ -58,8 +64,8 @@ def fuse_stream(
         what it got before the iterator ends. Integer and boolean tensors are the base model's.
 
     Raises:
-        UsageError: no inputs, an id twice, a coefficient that is no finite number, or sizes
-            below their minimum.
+        UsageError: no inputs, an id twice, a coefficient that is no finite number or that the
+            method has no meaning for, or sizes below their minimum.
         ContributionFault: one contribution is not a safetensors file (its cause is an
             ``InvalidTensorFileError``), does not fit the base model or leaves its range
             (``IncompatibleModelError``), holds NaN or infinities (``NonFiniteTensorError``), is
@@ -78,7 +84,7 @@ def fuse_stream(
     base_reader = SourceReader.open(base, base_digest, None)
     with ThreadPoolExecutor(threads) as pool:
         members = open_members(base, base_reader, ordered, pool)
-    combiner = Combiner(base_reader, members)
+    combiner = Combiner(base_reader, members, method)
     if read_ahead_bytes is not None:
         chunk_bytes = min(chunk_bytes, _share(read_ahead_bytes, len(combiner.readers)))
     chunks = plan_chunks(base_reader.layout, chunk_bytes)

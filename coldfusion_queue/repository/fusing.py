@@ -18,6 +18,7 @@ from coldfusion_queue.errors import (
     NotFoundError,
 )
 from coldfusion_queue.fusion.coefficients import coefficients
+from coldfusion_queue.fusion.methods import make_method
 from coldfusion_queue.fusion.stream import ContributionFault, FusionInput, fuse_stream
 from coldfusion_queue.records import (
     BaseVersion,
@@ -170,6 +171,7 @@ def _upload_fused(
         chunk_bytes=settings.fusion_chunk_bytes,
         read_ahead_bytes=settings.fusion_read_ahead_bytes,
         threads=settings.fusion_threads,
+        method=make_method(policy.method, policy.model_dump()),
     )
     lineage = _lineage(base, contributions, shares)
     return repository.base_versions.upload_candidate(base, model, lineage, policy)

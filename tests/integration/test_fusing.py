@@ -124,6 +124,57 @@ def test_stale_ones_count_less_and_relative_to_their_own_base(
     assert_equal_to_rounding(read_model(2), lineage_mean(repository, 2, tmp_path))
 
 
+def test_a_policy_of_another_method_publishes_what_that_method_gives(
+    repository: Repository, settings: Settings, contribute: Contribute, read_model: ReadModel
+) -> None:
+    before = read_model(0)
+    deltas: list[Tensors] = []
+
+    def remember(delta: Tensors) -> Tensors:
+        deltas.append(delta)
+        return delta
+
+    for seed in range(4):
+        contribute(f"c{seed}", seed=seed, change=remember)
+    change_policy(repository, {"method": "median"})
+
+    fuse_once(repository, settings)
+
+    published = repository.ledger.base_version()
+    assert (published.version, published.method) == (1, "median")
+    assert [line.coefficient for line in published.fused] == pytest.approx([1 / 4] * 4)
+    expected = {
+        name: before[name].astype(np.float64)
+        + np.median([delta[name].astype(np.float64) for delta in deltas], axis=0)
+        for name in before
+    }
+    assert_equal_to_rounding(read_model(1), expected)
+
+
+def test_a_methods_options_are_the_policys(
+    repository: Repository, settings: Settings, contribute: Contribute, read_model: ReadModel
+) -> None:
+    before = read_model(0)
+    deltas: list[Tensors] = []
+
+    def remember(delta: Tensors) -> Tensors:
+        deltas.append(delta)
+        return delta
+
+    contribute("a", seed=1, change=remember)
+    contribute("b", seed=2, change=remember)
+    change_policy(repository, {"method": "task_arithmetic", "task_arithmetic_scale": 0.75})
+
+    fuse_once(repository, settings)
+
+    expected = {
+        name: before[name].astype(np.float64)
+        + 0.75 * np.sum([delta[name].astype(np.float64) for delta in deltas], axis=0)
+        for name in before
+    }
+    assert_equal_to_rounding(read_model(1), expected)
+
+
 def test_nothing_happens_before_enough_are_there(
     repository: Repository, settings: Settings, contribute: Contribute
 ) -> None:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from coldfusion_queue import records
 from coldfusion_queue.errors import InvalidRecordError
+from coldfusion_queue.fusion.methods import METHODS
 from coldfusion_queue.records import (
     FORMAT_VERSION,
     BaseVersion,
@@ -240,9 +241,34 @@ def test_hyperparameters_out_of_range_are_refused(field: str, value: object) -> 
         Hyperparameters.model_validate({field: value})
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("method", "mode"),
+        ("trim_fraction", 0.5),
+        ("trim_fraction", -0.1),
+        ("task_arithmetic_scale", 0.0),
+    ],
+)
+def test_policies_out_of_range_are_refused(field: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=field):
+        Policy.model_validate({field: value})
+
+
+def test_a_policy_from_before_there_were_several_methods_is_read() -> None:
+    old = Policy().model_dump(mode="json")
+    del old["trim_fraction"], old["task_arithmetic_scale"]
+
+    assert Policy.from_bytes(json.dumps(old).encode(), "policy") == Policy()
+
+
+def test_every_method_of_a_policy_is_one_that_there_is() -> None:
+    assert get_args(Policy.model_fields["method"].annotation) == tuple(METHODS)
+
+
 def test_defaults_are_those_of_the_paper() -> None:
     defaults = Hyperparameters()
     assert (defaults.learning_rate, defaults.batch_size, defaults.epochs) == (5e-5, 256, 10)
     assert Policy().min_contributions == 8
     assert Policy().server_learning_rate == 1.0
-    assert "mean" in get_args(Policy.model_fields["method"].annotation)
+    assert Policy().method == "mean"

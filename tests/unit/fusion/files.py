@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from safetensors.numpy import load
 
+from coldfusion_queue.fusion.methods import Method, make_method
 from coldfusion_queue.fusion.stream import FusionInput, fuse_stream
 
 NAMES = {
@@ -96,12 +97,27 @@ def contribution(
     )
 
 
+_MEAN = make_method("mean", {})
+
+
 def fuse_bytes(
-    base: bytes, inputs: Sequence[FusionInput], chunk_bytes: int = 64, threads: int = 2
+    base: bytes,
+    inputs: Sequence[FusionInput],
+    chunk_bytes: int = 64,
+    threads: int = 2,
+    method: Method = _MEAN,
 ) -> bytes:
     source = MemorySource("base.safetensors", base)
-    parts = fuse_stream(source, digest_of(base), inputs, chunk_bytes=chunk_bytes, threads=threads)
-    return b"".join(parts)
+    return b"".join(
+        fuse_stream(
+            source,
+            digest_of(base),
+            inputs,
+            chunk_bytes=chunk_bytes,
+            threads=threads,
+            method=method,
+        )
+    )
 
 
 def fuse(

@@ -1,0 +1,53 @@
+"""The weighted mean of the deltas.
+
+::
+
+    u = sum_k(c_k * Delta_k)
+
+Source: Don-Yehiya et al. 2023, ColD Fusion, arXiv:2212.01378, where all weights are equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from coldfusion_queue.fusion.dtypes import Floats
+from coldfusion_queue.fusion.methods.method import Method
+
+__all__ = ["Mean", "weighted_sum"]
+
+
+@dataclass(frozen=True)
+class Mean(Method):
+    """The weighted mean; NaN and infinities pass through to the result."""
+
+    def combine(self, deltas: Iterable[Floats], coefficients: Sequence[float]) -> Floats:
+        """See ``Method.combine``; any coefficients will do.
+
+        Cost: O(K * n) time, memory for two arrays of shape (n,) and one delta.
+        """
+        return weighted_sum(deltas, coefficients)
+
+
+def weighted_sum(deltas: Iterable[Floats], coefficients: Sequence[float]) -> Floats:
+    """sum_k(c_k * Delta_k): each product is rounded, then added, in the order given.
+
+    Args:
+        deltas: K >= 1 arrays of shape (n,) and one dtype; not written to.
+        coefficients: K numbers.
+
+    Returns:
+        Shape (n,), dtype of the deltas. It holds no negative zero.
+    """
+    total: Floats | None = None
+    for delta, coefficient in zip(deltas, coefficients, strict=True):
+        if total is None:
+            total = np.zeros(len(delta), delta.dtype)
+            share = np.empty(len(delta), delta.dtype)
+        np.multiply(delta, coefficient, out=share)
+        total += share
+    assert total is not None, "a fusion has one contribution or more"  # noqa: S101
+    return total

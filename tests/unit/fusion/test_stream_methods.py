@@ -1,0 +1,167 @@
+"""Fusions by every method, from files to a file."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from safetensors.numpy import load
+from safetensors.torch import load as load_torch
+
+from coldfusion_queue.errors import IncompatibleModelError, NonFiniteTensorError
+from coldfusion_queue.fusion.stream import ContributionFault
+
+from .files import MemorySource, bfloat16, contribution, file_of, fuse_bytes, model, pack
+from .methods_oracle import NAMES, WEIGHTS, a_method, oracle, weights_of
+
+SHAPES = {"a": (7, 5), "scale": (), "b": (4, 3, 2)}
+#: Relative rounding of each dtype, of the sum and of what is stored.
+TOLERANCES = {"bfloat16": 2**-8, "float16": 2**-10, "float32": 2**-21, "float64": 2**-48}
+
+
+def exact(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Numbers that bfloat16 holds, near those given."""
+    return {name: np.round(array * 32).astype(np.float32) / 32 for name, array in arrays.items()}
+
+
+def a_file(arrays: dict[str, np.ndarray], dtype: str) -> bytes:
+    if dtype == "bfloat16":
+        return pack({name: bfloat16(array) for name, array in arrays.items()})
+    return file_of({name: array.astype(dtype) for name, array in arrays.items()})
+
+
+def as_float64(data: bytes, dtype: str) -> dict[str, np.ndarray]:
+    if dtype == "bfloat16":
+        return {name: tensor.double().numpy() for name, tensor in load_torch(data).items()}
+    found = load(data)
+    assert all(tensor.dtype == dtype for tensor in found.values())
+    return {name: tensor.astype(np.float64) for name, tensor in found.items()}
+
+
+# --- against the oracle -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("weights", ["equal", "distinct"])
+@pytest.mark.parametrize("number", [1, 4, 5])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_base_model_moves_by_what_the_method_gives(
+    name: str, number: int, weights: str, dtype: str
+) -> None:
+    base, old = exact(model(0, SHAPES)), exact(model(1, SHAPES))
+    models = [exact(model(2 + index, SHAPES)) for index in range(number)]
+    coefficients = weights_of(weights, number, 0.7)
+    own_base = MemorySource("old", a_file(old, dtype))
+    inputs = [
+        contribution(f"c{index}", a_file(each, dtype), coefficient, "full", own_base)
+        if index % 2
+        else contribution(f"c{index}", a_file(each, dtype), coefficient)
+        for index, (each, coefficient) in enumerate(zip(models, coefficients, strict=True))
+    ]
+
+    data = fuse_bytes(a_file(base, dtype), inputs, method=a_method(name))
+
+    fused = as_float64(data, dtype)
+    for tensor in SHAPES:
+        deltas = [
+            each[tensor] - old[tensor] if index % 2 else each[tensor]
+            for index, each in enumerate(models)
+        ]
+        expected = base[tensor] + oracle(name, deltas, coefficients)
+        tolerance = TOLERANCES[dtype]
+        np.testing.assert_allclose(fused[tensor], expected, rtol=tolerance, atol=tolerance)
+
+
+# --- laws -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("number", [1, 2, 3, 8])
+@pytest.mark.parametrize("name", ["mean", "median", "trimmed_mean"])
+def test_contributions_that_are_one_and_the_same_model_give_that_model(
+    name: str, number: int, weights: str
+) -> None:
+    base, finetuned = model(0, SHAPES), model(1, SHAPES)
+    inputs = [
+        contribution(f"c{index}", file_of(finetuned), coefficient, "full")
+        for index, coefficient in enumerate(weights_of(weights, number, 1.0))
+    ]
+
+    fused = load(fuse_bytes(file_of(base), inputs, method=a_method(name)))
+
+    for tensor, values in finetuned.items():
+        np.testing.assert_allclose(fused[tensor], values, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("weights", ["equal", "distinct"])
+@pytest.mark.parametrize("name", NAMES)
+def test_bits_depend_on_neither_chunks_nor_threads_nor_the_order_of_the_inputs(
+    name: str, weights: str
+) -> None:
+    size = (1 << 16) + 1000  # more than a method is given at a time
+    base = file_of(model(0, {"first": (3,), "w": (size,)}))
+    number = 5
+    wide = [model(1 + index, {"w": (size,), "first": (3,)}, "float64") for index in range(number)]
+    mixed = [
+        pack(
+            {
+                "w": ("F64", (size,), each["w"].tobytes()),
+                "first": ("F16", (3,), each["first"].astype(np.float16).tobytes()),
+            }
+        )
+        for each in wide
+    ]
+    inputs = [
+        contribution(f"c{index}", data, coefficient, "full" if index % 2 else "delta")
+        for index, (data, coefficient) in enumerate(
+            zip(mixed, weights_of(weights, number, 0.9), strict=True)
+        )
+    ]
+    method = a_method(name)
+
+    whole = fuse_bytes(base, inputs, 1 << 24, 1, method)
+
+    assert fuse_bytes(base, inputs[::-1], 9999, 4, method) == whole
+    assert fuse_bytes(base, inputs[2:] + inputs[:2], 1 << 17, 2, method) == whole
+
+
+# --- whose fault it is ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("weights", ["equal", "distinct"])
+@pytest.mark.parametrize("form", ["delta", "full"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_number_that_is_not_finite_refuses_its_contribution(
+    name: str, form: str, weights: str, value: float
+) -> None:
+    base = model(0, SHAPES)
+    models = [model(1 + index, SHAPES) for index in range(5)]
+    models[3]["b"][2, 1, 1] = value
+    inputs = [
+        contribution(f"c{index}", file_of(each), coefficient, form)
+        for index, (each, coefficient) in enumerate(
+            zip(models, weights_of(weights, 5, 1.0), strict=True)
+        )
+    ]
+
+    with pytest.raises(ContributionFault) as caught:
+        fuse_bytes(file_of(base), inputs, 40, method=a_method(name))
+
+    assert caught.value.contribution_id == "c3"
+    assert isinstance(caught.value.cause, NonFiniteTensorError)
+    assert caught.value.cause.tensor == "b"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_result_beyond_the_dtypes_range_refuses_the_largest_contribution(name: str) -> None:
+    base = file_of({"w": np.full(3, 60000.0, np.float16)})
+    inputs = [
+        contribution(f"c{index}", file_of({"w": np.full(3, size, np.float16)}), 1 / 3)
+        for index, size in enumerate((30000.0, 50000.0, 40000.0))
+    ]
+
+    with pytest.raises(ContributionFault) as caught:
+        fuse_bytes(base, inputs, method=a_method(name))
+
+    assert caught.value.contribution_id == "c1"
+    assert isinstance(caught.value.cause, IncompatibleModelError)
