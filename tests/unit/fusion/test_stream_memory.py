@@ -8,6 +8,7 @@ import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -61,6 +62,21 @@ def counted(source: MemorySource, ledger: Ledger) -> CountedSource:
     return again
 
 
+def counted_inputs(
+    data: bytes, ledger: Ledger, number: int, form: Literal["delta", "full"]
+) -> list[FusionInput]:
+    return [
+        FusionInput(
+            f"c{index}",
+            counted(MemorySource(f"c{index}", data), ledger),
+            digest_of(data),
+            form,
+            1 / number,
+        )
+        for index in range(number)
+    ]
+
+
 def a_model(value: float, dtype: str = "float32") -> bytes:
     """Forty chunks of data; a hundred elements of it in tensors of their own."""
     size = NUM_CHUNKS * CHUNK // 4
@@ -76,16 +92,7 @@ def test_at_most_two_chunks_of_each_file_are_held_whatever_the_size_of_the_model
     headers = 20_000 * (num_inputs + 1)
     data = a_model(1.0)
     base = counted(MemorySource("base", data), ledger)
-    inputs = [
-        FusionInput(
-            f"c{index}",
-            counted(MemorySource(f"c{index}", data), ledger),
-            digest_of(data),
-            "full",
-            1 / num_inputs,
-        )
-        for index in range(num_inputs)
-    ]
+    inputs = counted_inputs(data, ledger, num_inputs, "full")
 
     for _ in fuse_stream(base, digest_of(data), inputs, chunk_bytes=CHUNK, threads=4):
         time.sleep(0.001)  # a slow consumer: reading ahead must not run away
@@ -102,16 +109,7 @@ def test_what_all_files_hold_together_does_not_grow_with_their_number(num_inputs
     data = a_model(1.0)
     headers = 20_000 * (num_inputs + 1)
     limit = 8 * CHUNK
-    inputs = [
-        FusionInput(
-            f"c{index}",
-            counted(MemorySource(f"c{index}", data), ledger),
-            digest_of(data),
-            "delta",
-            1 / num_inputs,
-        )
-        for index in range(num_inputs)
-    ]
+    inputs = counted_inputs(data, ledger, num_inputs, "delta")
     base = counted(MemorySource("base", data), ledger)
 
     parts = fuse_stream(
