@@ -162,10 +162,11 @@ def run(files: list[FileRecord], repetitions: int) -> dict[str, Any]:
     """Measure every part, in turn; report the fastest and all of them."""
     number = len(files) - 1
     parts: dict[str, list[Measured]] = {}
-    best_get = _GETS[0]
+    best_gets: list[tuple[int, int]] = []
     for repetition in range(repetitions):
         gets = {option: measure(get_all, files, *option) for option in _GETS}
         best_get = min(gets, key=lambda option: gets[option].seconds)
+        best_gets.append(best_get)
         found = {
             "get": gets[best_get],
             "put": measure(put_one, files[0].num_bytes),
@@ -181,10 +182,12 @@ def run(files: list[FileRecord], repetitions: int) -> dict[str, Any]:
                 f"CPU {measured.cpu_seconds:6.2f} s, {measured.peak_growth_bytes / _MIB:5.0f} MiB",
                 file=sys.stderr,
             )
-    return _figures(parts, best_get)
+    return _figures(parts) | {
+        "best_gets": [{"bytes": size, "threads": threads} for size, threads in best_gets]
+    }
 
 
-def _figures(parts: dict[str, list[Measured]], best_get: tuple[int, int]) -> dict[str, Any]:
+def _figures(parts: dict[str, list[Measured]]) -> dict[str, Any]:
     seconds = {name: min(item.seconds for item in each) for name, each in parts.items()}
     growth = {name: max(item.peak_growth_bytes for item in each) for name, each in parts.items()}
     return {
@@ -194,7 +197,6 @@ def _figures(parts: dict[str, list[Measured]], best_get: tuple[int, int]) -> dic
         "peak_rss_growth_mb_many": round(growth["many"] / 1e6),
         "speedup_vs_torch": round(seconds["torch"] / seconds["fuse"], 2),
         "torch_peak_rss_growth_mb": round(growth["torch"] / 1e6),
-        "best_get": {"bytes": best_get[0], "threads": best_get[1]},
         "seconds": {
             name: [round(item.seconds, 3) for item in each] for name, each in parts.items()
         },

@@ -71,7 +71,7 @@ class Combiner:
         total = self.method.combine(deltas, [member.coefficient for member in self.members])
         total += terms.base(block)
         encoded = encode(total, run.dtype)
-        # A NaN or an infinity anywhere reaches the sum, so looking there is enough.
+        # What was not looked at before reaches the sum if it is not finite.
         finite = is_finite(encoded, run.dtype)
         if not finite.all():
             raise self._blame(terms, run, block.start + int(finite.argmin()))

@@ -6,11 +6,9 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import Self
 
-import numpy as np
-
 from coldfusion_queue.errors import DigestMismatchError
 from coldfusion_queue.fusion.chunks import Chunk, ReadPlan, is_in_order, plan_read
-from coldfusion_queue.fusion.dtypes import DTYPE_BYTES, Floats, decode
+from coldfusion_queue.fusion.dtypes import DTYPE_BYTES
 from coldfusion_queue.fusion.faults import attributed
 from coldfusion_queue.fusion.layout import ByteSource, TensorLayout, read_layout
 
@@ -23,25 +21,6 @@ class ChunkData:
 
     raw: bytes | bytearray
     plan: ReadPlan
-
-    def values(self, run: int, dtype: np.dtype[np.floating]) -> Floats:
-        """Numbers of a run, in the order of the base model's file.
-
-        Args:
-            run: index of the run in the chunk.
-            dtype: float32 or float64; a wider file is rounded to it.
-
-        Returns:
-            Shape (n,); perhaps a view into ``raw`` that must not be written to.
-        """
-        parts = [
-            decode(self.raw, span.dtype, span.position, span.num_elements)
-            for span in self.plan.spans[run]
-        ]
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            if len(parts) == 1:
-                return parts[0].astype(dtype, copy=False)
-            return np.concatenate(parts, dtype=dtype, casting="same_kind")
 
     def copy_of(self, run: int) -> bytes:
         """Bytes of a run as they are; only of the base model, where a run is one span."""

@@ -53,8 +53,9 @@ def fuse_stream(
         chunk_bytes: size of a chunk at most, in bytes of the base model; 8 or more. Each open
             file takes at most two chunks of memory (in its own dtypes), and what is fused four. A
             method adds some MiB, however many contributions there are.
-        read_ahead_bytes: what all open files may hold together; chunks are made smaller for it,
-            down to 8 bytes, so that memory does not grow with K. None sets no limit.
+        read_ahead_bytes: what all open files may hold together, counted in the base model's
+            dtypes; chunks are made smaller for it, down to 8 bytes, so that memory does not grow
+            with K. None sets no limit.
         threads: how many files are read at a time, 1 or more.
         method: how the deltas are combined.
 

@@ -33,6 +33,8 @@ class Terms:
         self._base = base
         self._members = members
         self._run = run
+        self._place = (0, 0)
+        self._references: dict[SourceReader, Floats] = {}
         self._values = {reader: _Values(each, index, dtype) for reader, each in data.items()}
 
     def base(self, block: slice) -> Floats:
@@ -41,7 +43,7 @@ class Terms:
         Args:
             block: elements of the run, with a start and a stop.
         """
-        return self._values[self._base].block(block)
+        return self._reference(self._base, block)
 
     def deltas(self, block: slice) -> Iterator[Floats]:
         """The delta of each contribution, in the order of their ids, as ``base`` gives theta_t."""
@@ -69,8 +71,17 @@ class Terms:
         values = self._values[member.reader].block(block)
         if member.reference is None:
             return values
-        difference: Floats = np.subtract(values, self._values[member.reference].block(block))
+        difference: Floats = np.subtract(values, self._reference(member.reference, block))
         return difference
+
+    def _reference(self, reader: SourceReader, block: slice) -> Floats:
+        """What several deltas are relative to, decoded once for all of them."""
+        place = (block.start, block.stop)
+        if self._place != place:
+            self._place, self._references = place, {}
+        if reader not in self._references:
+            self._references[reader] = self._values[reader].block(block)
+        return self._references[reader]
 
 
 class _Values:

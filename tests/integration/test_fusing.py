@@ -56,6 +56,17 @@ def assert_equal_to_rounding(got: Tensors, expected: dict[str, np.ndarray]) -> N
         np.testing.assert_allclose(value, expected[name], rtol=0, atol=rounding, err_msg=name)
 
 
+def remembered() -> tuple[list[dict[str, np.ndarray]], Callable[[Tensors], Tensors]]:
+    """Deltas in float64, and a ``change`` for ``contribute`` that notes each there."""
+    deltas: list[dict[str, np.ndarray]] = []
+
+    def remember(delta: Tensors) -> Tensors:
+        deltas.append({name: value.astype(np.float64) for name, value in delta.items()})
+        return delta
+
+    return deltas, remember
+
+
 def test_the_fused_model_is_the_mean_that_its_lineage_says(
     repository: Repository,
     settings: Settings,
@@ -85,12 +96,7 @@ def test_contributions_on_the_current_base_give_the_papers_mean_of_models(
     repository: Repository, settings: Settings, contribute: Contribute, read_model: ReadModel
 ) -> None:
     before = read_model(0)
-    deltas = []
-
-    def remember(delta: Tensors) -> Tensors:
-        deltas.append({name: value.astype(np.float64) for name, value in delta.items()})
-        return delta
-
+    deltas, remember = remembered()
     for seed in range(4):
         contribute(f"c{seed}", seed=seed, change=remember)
 
@@ -128,12 +134,7 @@ def test_a_policy_of_another_method_publishes_what_that_method_gives(
     repository: Repository, settings: Settings, contribute: Contribute, read_model: ReadModel
 ) -> None:
     before = read_model(0)
-    deltas: list[Tensors] = []
-
-    def remember(delta: Tensors) -> Tensors:
-        deltas.append(delta)
-        return delta
-
+    deltas, remember = remembered()
     for seed in range(4):
         contribute(f"c{seed}", seed=seed, change=remember)
     change_policy(repository, {"method": "median"})
@@ -144,8 +145,7 @@ def test_a_policy_of_another_method_publishes_what_that_method_gives(
     assert (published.version, published.method) == (1, "median")
     assert [line.coefficient for line in published.fused] == pytest.approx([1 / 4] * 4)
     expected = {
-        name: before[name].astype(np.float64)
-        + np.median([delta[name].astype(np.float64) for delta in deltas], axis=0)
+        name: before[name].astype(np.float64) + np.median([delta[name] for delta in deltas], axis=0)
         for name in before
     }
     assert_equal_to_rounding(read_model(1), expected)
@@ -155,12 +155,7 @@ def test_a_methods_options_are_the_policys(
     repository: Repository, settings: Settings, contribute: Contribute, read_model: ReadModel
 ) -> None:
     before = read_model(0)
-    deltas: list[Tensors] = []
-
-    def remember(delta: Tensors) -> Tensors:
-        deltas.append(delta)
-        return delta
-
+    deltas, remember = remembered()
     contribute("a", seed=1, change=remember)
     contribute("b", seed=2, change=remember)
     change_policy(repository, {"method": "task_arithmetic", "task_arithmetic_scale": 0.75})
@@ -169,7 +164,7 @@ def test_a_methods_options_are_the_policys(
 
     expected = {
         name: before[name].astype(np.float64)
-        + 0.75 * np.sum([delta[name].astype(np.float64) for delta in deltas], axis=0)
+        + 0.75 * np.sum([delta[name] for delta in deltas], axis=0)
         for name in before
     }
     assert_equal_to_rounding(read_model(1), expected)

@@ -42,12 +42,12 @@ def weighted_sum(deltas: Iterable[Floats], coefficients: Sequence[float]) -> Flo
     Returns:
         Shape (n,), dtype of the deltas. It holds no negative zero.
     """
-    total: Floats | None = None
-    for delta, coefficient in zip(deltas, coefficients, strict=True):
-        if total is None:
-            total = np.zeros(len(delta), delta.dtype)
-            share = np.empty(len(delta), delta.dtype)
+    pairs = zip(deltas, coefficients, strict=True)
+    first, coefficient = next(pairs)
+    total: Floats = np.multiply(first, coefficient)
+    total += 0.0  # -0.0 becomes 0.0
+    share = np.empty_like(total)
+    for delta, coefficient in pairs:
         np.multiply(delta, coefficient, out=share)
         total += share
-    assert total is not None, "a fusion has one contribution or more"  # noqa: S101
     return total

@@ -209,6 +209,24 @@ def test_bits_do_not_depend_on_where_a_model_is_cut(
         assert np.concatenate(cut).tobytes() == whole.tobytes()
 
 
+@pytest.mark.parametrize("coefficients", [[1.0], [0.5, 0.5], [0.3, 0.7]])
+@pytest.mark.parametrize("name", NAMES)
+def test_no_result_is_a_negative_zero(name: str, coefficients: list[float]) -> None:
+    combined = a_method(name).combine([np.full(9, -0.0)] * len(coefficients), coefficients)
+    assert not np.signbit(combined).any()
+
+
+@pytest.mark.parametrize("number", [3, 7])
+def test_half_of_the_weight_is_met_though_the_weights_are_rounded(number: int) -> None:
+    # In binary, 3 * (1 / 6) counts a little more than 1 / 2 and 7 * (1 / 14) a little less.
+    coefficients = [0.5 / number] * number + [0.5]
+    deltas = [np.full(4, float(index)) for index in range(number + 1)]
+
+    combined = a_method("median").combine(deltas, coefficients)
+
+    assert combined.tolist() == [number - 0.5] * 4
+
+
 # --- what a method is given -------------------------------------------------------------------
 
 

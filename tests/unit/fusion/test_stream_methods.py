@@ -153,6 +153,25 @@ def test_a_number_that_is_not_finite_refuses_its_contribution(
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_number_that_is_not_finite_far_into_the_file_is_named_by_its_own_tensor(
+    name: str,
+) -> None:
+    honest = {"a": np.ones(1 << 17, np.float32), "b": np.ones(9, np.float32)}
+    broken = honest | {"b": np.full(9, np.nan, np.float32)}
+    inputs = [
+        contribution("c1", file_of(honest), 0.5),
+        contribution("c2", file_of(broken), 0.5),
+    ]
+
+    with pytest.raises(ContributionFault) as caught:
+        fuse_bytes(file_of(honest), inputs, 1 << 24, method=a_method(name))
+
+    assert caught.value.contribution_id == "c2"
+    assert isinstance(caught.value.cause, NonFiniteTensorError)
+    assert caught.value.cause.tensor == "b"
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_result_beyond_the_dtypes_range_refuses_the_largest_contribution(name: str) -> None:
     base = file_of({"w": np.full(3, 60000.0, np.float16)})
     inputs = [
