@@ -171,6 +171,23 @@ def test_every_step_of_an_upload_survives_a_fault(
     assert b"".join(store.read_stream(file)) == data
 
 
+def test_an_upload_ends_soon_after_a_part_could_not_be_sent(
+    store: Store, small_parts: Settings, proxy: Proxy, prefix: str
+) -> None:
+    proxy.faults[:] = ["pass"] + ["503"] * 50  # the upload begins, no part of it goes through
+    behind = small_parts.model_copy(update={"s3_endpoint": proxy.endpoint})
+    taken: list[int] = []
+
+    with pytest.raises(StoreUnavailableError):
+        Store.open(behind, max_attempts=1).put_stream(
+            f"{prefix}object", pieces(bytes(200 * MIB)), taken.append
+        )
+
+    # A part for each thread and the one that is being filled, and as many again at the most.
+    assert sum(taken) <= 2 * (small_parts.transfer_threads + 1) * small_parts.transfer_part_bytes
+    assert store.stat(f"{prefix}object") is None
+
+
 @pytest.mark.parametrize("operation", OPERATIONS, ids=NAMES)
 @pytest.mark.parametrize("fault", ["drop", "503"])
 def test_lasting_faults_end_in_one_retryable_error(
