@@ -80,6 +80,8 @@ class CrashPoint(StrEnum):
     FUSE_SETTLED = "fuse.settled"
     #: The marker of a late duplicate is deleted.
     FUSE_UNMARKED = "fuse.unmarked"
+    #: One contribution was inspected and that is recorded, nothing is decided.
+    FUSE_INSPECTED = "fuse.inspected"
     #: It is decided what to fuse, nothing is written.
     FUSE_SELECTED = "fuse.selected"
     #: A contribution at fault ended this attempt, whose objects are deleted; nothing is decided.

@@ -13,6 +13,8 @@ Object keys, all below ``<repository>/`` in one bucket; objects are immutable un
     contributions/<contribution_id>/contribution.json   commit point of a finetune
     contributions/<contribution_id>/decision.json  copy of what the ledger decided
     contributions/<contribution_id>/collected.json which of its files were collected as garbage
+    inspections/<contribution_id>.json             what its files were found to be
+    overrides/<contribution_id>.json               an operator lets it pass the policy's limits
     checkpoints/<contribution_id>/<attempt>/       checkpoint.safetensors, and checkpoint.json,
                                                    commit point; deleted with the turn's end
     inbox/<contribution_id>                        marker, deleted: committed and perhaps undecided
@@ -105,6 +107,17 @@ class ObjectKeys:
     def contributions(self) -> str:
         """Prefix of all contributions."""
         return f"{self.repository}/contributions/"
+
+    # These two are no part of a contribution's folder, so that who may write contributions need
+    # not be able to say that they are good.
+
+    def inspection(self, contribution_id: str) -> str:
+        """Key of what a contribution's files were found to be."""
+        return f"{self.repository}/inspections/{contribution_id}.json"
+
+    def override(self, contribution_id: str) -> str:
+        """Key of an operator's word that a contribution may pass the policy's limits."""
+        return f"{self.repository}/overrides/{contribution_id}.json"
 
     def contribution_collection(self, contribution_id: str) -> str:
         """Key of the record of a contribution's files that were collected as garbage."""

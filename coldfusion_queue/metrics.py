@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import REGISTRY
 
-from coldfusion_queue.records import Decision
+from coldfusion_queue.records import LedgerEntry
 
 __all__ = ["TaskMetrics", "repository_metrics", "up_metric"]
 
@@ -39,6 +39,17 @@ class TaskMetrics:
             ["outcome"],
             registry=registry,
         )
+        self._refusals = Counter(
+            "coldfusion_refusals",
+            "Contributions that were refused, by the rule that they broke.",
+            ["rule"],
+            registry=registry,
+        )
+        self._overrides = Counter(
+            "coldfusion_overrides",
+            "Contributions that were fused although they exceed a limit, by an operator's word.",
+            registry=registry,
+        )
         self._staleness = Histogram(
             "coldfusion_fused_staleness_versions",
             "Staleness of fused contributions, in base versions.",
@@ -57,9 +68,14 @@ class TaskMetrics:
         self._finetunes.labels(outcome).inc()
         self._finetune_seconds.observe(seconds)
 
-    def fusion_ended(self, decisions: Sequence[Decision], seconds: float) -> None:
+    def fusion_ended(self, entry: LedgerEntry, seconds: float) -> None:
         """Count one fusion that appended to the ledger."""
+        decisions = entry.decisions
         self._fusion_seconds.observe(seconds)
+        for rule, number in Tally(item.rule for item in decisions if item.rule).items():
+            self._refusals.labels(rule.value).inc(number)
+        if entry.published is not None:
+            self._overrides.inc(sum(line.override is not None for line in entry.published.fused))
         for outcome, number in Tally(item.outcome for item in decisions).items():
             self._decisions.labels(outcome.value).inc(number)
         for item in decisions:

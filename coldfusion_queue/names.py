@@ -19,6 +19,7 @@ __all__ = [
     "actor",
     "check_name",
     "contribution_id",
+    "is_contribution_id",
     "is_id",
     "new_attempt",
     "new_submission_id",
@@ -83,3 +84,8 @@ def actor() -> str:
 def new_attempt() -> str:
     """A unique token for one attempt at writing something: 16 hex digits."""
     return secrets.token_hex(8)
+
+
+def is_contribution_id(text: str) -> bool:
+    """Whether ``contribution_id`` can have made this."""
+    return is_id(text) and re.search(r"\.t\d{5,}$", text) is not None

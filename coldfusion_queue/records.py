@@ -7,6 +7,7 @@ not know; ``RepositoryRecord.format_version`` says whether it may try.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
@@ -29,13 +30,16 @@ __all__ = [
     "FileRecord",
     "FusedContribution",
     "Hyperparameters",
+    "Inspection",
     "LedgerEntry",
     "ModelIdentity",
     "Objective",
     "Outcome",
+    "Override",
     "Policy",
     "Record",
     "RepositoryRecord",
+    "Rule",
     "SplitRecord",
     "State",
     "Submission",
@@ -209,6 +213,41 @@ class Contribution(Record):
     created_by: str
 
 
+class Inspection(Record):
+    """What a contribution's shared parameters were found to be before it could be fused.
+
+    It follows from the files alone, so that it could be made anew.
+    """
+
+    contribution_id: str
+    digest: Digest
+    """Of the shared parameters that were looked at."""
+    norm: float = Field(ge=0, allow_inf_nan=False)
+    """Euclidean norm of the delta."""
+    base_norm: float = Field(ge=0, allow_inf_nan=False)
+    """Euclidean norm of the base version that it was finetuned from."""
+    sketch: str
+    """The delta's count sketch, see ``fusion.sketch``: base64 of little-endian float32."""
+    created_at: datetime
+    created_by: str
+
+    @property
+    def relative_norm(self) -> float:
+        """How long the delta is, as a multiple of its base version."""
+        return min(self.norm / max(self.base_norm, sys.float_info.min), sys.float_info.max)
+
+
+class Override(Record):
+    """An operator's word that a contribution may be fused whatever the policy's limits say."""
+
+    contribution_id: str
+    reason: str = Field(min_length=1)
+    refused_id: str | None
+    """The refused contribution whose files these are; None if they are its own."""
+    created_at: datetime
+    created_by: str
+
+
 class Checkpoint(Record):
     """Commit point of an interrupted finetune: where another worker goes on with it."""
 
@@ -248,18 +287,41 @@ class Outcome(StrEnum):
     EXPIRED = "expired"
 
 
+class Rule(StrEnum):
+    """What a contribution was refused for."""
+
+    #: Its record cannot be read.
+    RECORD = "record"
+    #: Its file, or its base version, is gone, damaged, or not the recorded one.
+    FILE = "file"
+    #: It does not fit the base model: other tensors, another base version, too large numbers.
+    MODEL = "model"
+    #: It holds NaN or infinities.
+    FINITE = "finite"
+    #: ``max_relative_norm``.
+    RELATIVE_NORM = "relative_norm"
+    #: ``max_norm_z``.
+    NORM_Z = "norm_z"
+    #: ``min_cosine``.
+    COSINE = "cosine"
+    #: ``max_copy_cosine``.
+    COPY = "copy"
+
+
 class Decision(Record):
     """What became of a contribution. The ledger entry is the truth, this its copy."""
 
     contribution_id: str
     outcome: Outcome
     reason: str
+    rule: Rule | None = None
+    """What it was refused for."""
     sequence: int
     """Ledger entry that decided it."""
     version: int | None
     """Base version it was fused into."""
     numbers: Mapping[str, float] = Field(default_factory=dict)
-    """Figures behind the decision: staleness, coefficient, norms."""
+    """Figures behind the decision: staleness, coefficient, and those of ``repository.judging``."""
 
 
 class FusedContribution(Record):
@@ -273,6 +335,8 @@ class FusedContribution(Record):
     coefficient: float
     """The scalar c_k of theta_{t+1} = theta_t + sum_k c_k * Delta_k, where the method is the mean;
     for other methods, the weight with which the method counted it. They sum to eta."""
+    override: str | None = None
+    """Why it was fused although it exceeded a limit of the policy, in the operator's words."""
 
 
 class ModelIdentity(Record):
@@ -342,6 +406,18 @@ class Policy(Record):
     """Share of the contributions that ``trimmed_mean`` leaves out at either end of each element."""
     task_arithmetic_scale: float = Field(0.3, gt=0)
     """What ``task_arithmetic`` multiplies the sum of the deltas by; 1 / K would give the mean."""
+    max_relative_norm: float | None = Field(1.0, gt=0)
+    """Norm of a contribution's delta at most, as a multiple of its base version's norm; None sets
+    no limit."""
+    max_norm_z: float | None = Field(6.0, gt=0)
+    """How far above the others' the logarithm of that may be, in robust standard deviations; None
+    sets no limit."""
+    min_cosine: float | None = Field(None, ge=-1, lt=1)
+    """Cosine of a contribution's delta to the mean direction of the others' at least; None sets no
+    limit."""
+    max_copy_cosine: float | None = Field(0.99, gt=0, le=1)
+    """Cosine to another contributor's delta at most; what is more is refused as a copy of the
+    earlier one. None takes copies."""
     retain_base_versions: int | None = Field(10, ge=1)
     """Newest base versions whose files are kept, as targets of a rollback; None keeps all. Version
     0 and what a pending contribution or a checkpoint needs are kept in any case."""

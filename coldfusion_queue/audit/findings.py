@@ -65,6 +65,15 @@ class Check(StrEnum):
     #: ``collected.json`` parses, names files of this contribution, and only if it is decided.
     CONTRIBUTIONS_COLLECTED = "contributions.collected"
 
+    #: An inspection parses, and is of the contribution of its key and of its file.
+    INSPECTIONS_RECORD = "inspections.record"
+    #: What was fused was inspected before, with the numbers that the decision has.
+    INSPECTIONS_FUSED = "inspections.fused"
+    #: An override parses, and is of the contribution of its key.
+    OVERRIDES_RECORD = "overrides.record"
+    #: What the lineage says to have been overridden was, with the same reason.
+    OVERRIDES_LINEAGE = "overrides.lineage"
+
     #: ``lineage.json`` is the ledger's record of the version.
     VERSIONS_LINEAGE = "versions.lineage"
     #: Each line of the lineage agrees with the contribution's record.

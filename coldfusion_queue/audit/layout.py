@@ -24,6 +24,8 @@ class Kind(Enum):
     DECISION = auto()
     COLLECTION = auto()
     CONTRIBUTION_FILE = auto()
+    INSPECTION = auto()
+    OVERRIDE = auto()
     CHECKPOINT_FILE = auto()
     INBOX = auto()
     LINEAGE = auto()
@@ -70,6 +72,8 @@ _PATTERNS = tuple(
             Kind.CONTRIBUTION_FILE,
             rf"contributions/{_OWNER}/{_ATTEMPT}/(?P<name>(?:shared|head)\.safetensors)",
         ),
+        (Kind.INSPECTION, rf"inspections/{_OWNER}\.json"),
+        (Kind.OVERRIDE, rf"overrides/{_OWNER}\.json"),
         (
             Kind.CHECKPOINT_FILE,
             rf"checkpoints/{_OWNER}/{_ATTEMPT}/(?P<name>checkpoint\.(?:safetensors|json))",

@@ -11,6 +11,7 @@ from coldfusion_queue.audit.decisions import check_decisions
 from coldfusion_queue.audit.files import check_files, digestible, expected_files
 from coldfusion_queue.audit.findings import Check, Finding
 from coldfusion_queue.audit.history import read_history
+from coldfusion_queue.audit.inspections import check_inspections
 from coldfusion_queue.audit.layout import Kind
 from coldfusion_queue.audit.ledger import check_ledger
 from coldfusion_queue.audit.orphans import check_orphans
@@ -129,6 +130,7 @@ class _Look:
         yield from check_ledger(snapshot)
         yield from check_decisions(snapshot, history)
         yield from check_contributions(snapshot, history)
+        yield from check_inspections(snapshot, history)
         yield from check_versions(snapshot, history)
         yield from check_submissions(snapshot)
         yield from check_orphans(snapshot, history, self._grace_seconds)

@@ -20,7 +20,9 @@ from coldfusion_queue.records import (
     DatasetRecord,
     Decision,
     Failure,
+    Inspection,
     LedgerEntry,
+    Override,
     Record,
     RepositoryRecord,
     Submission,
@@ -39,6 +41,8 @@ _RECORDS: Mapping[Kind, type[Record]] = {
     Kind.CONTRIBUTION: Contribution,
     Kind.DECISION: Decision,
     Kind.COLLECTION: Collection,
+    Kind.INSPECTION: Inspection,
+    Kind.OVERRIDE: Override,
     Kind.LINEAGE: BaseVersion,
     Kind.BASE_COLLECTION: Collection,
 }

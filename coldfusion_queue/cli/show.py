@@ -20,7 +20,11 @@ from coldfusion_queue.names import is_id
 if TYPE_CHECKING:
     from coldfusion_queue.repository.repository import Repository
 
+
 __all__ = ["show"]
+
+#: Fields of the policy that bound what is fused; ``repository.judging`` explains them.
+_LIMITS = ("max_relative_norm", "max_norm_z", "min_cosine", "max_copy_cosine")
 
 
 @click.command()
@@ -57,10 +61,24 @@ def _find(repository: Repository, what: str) -> dict[str, Any]:
         }
     contribution = repository.contributions.find(what) if is_id(what) else None
     if contribution is not None:
-        decision = repository.contributions.decision(what)
-        return {
-            **as_data(contribution),
-            "decision": as_data(decision) if decision else "pending",
-        }
+        return {**as_data(contribution), **_judgement(repository, what)}
     remedy = "'coldfusion status' and 'coldfusion history' list what there is"
     raise NotFoundError("version, contribution or submission", what, remedy)
+
+
+def _judgement(repository: Repository, contribution_id: str) -> dict[str, Any]:
+    """What was found about a contribution, what holds for it, and what became of it."""
+    inspection = repository.contributions.inspection(contribution_id)
+    override = repository.contributions.override(contribution_id)
+    decision = repository.contributions.decision(contribution_id)
+    policy = repository.ledger.newest().after.policy
+    found = None
+    if inspection is not None:
+        found = as_data(inspection) | {"relative_norm": inspection.relative_norm}
+        found.pop("sketch")  # thousands of numbers that tell people nothing
+    return {
+        "inspection": found or "not yet",
+        "limits": {name: getattr(policy, name) for name in _LIMITS},
+        "override": as_data(override) if override else None,
+        "decision": as_data(decision) if decision else "pending",
+    }

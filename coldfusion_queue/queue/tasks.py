@@ -151,7 +151,7 @@ def _log_fusion(process: Process, report: FusionReport, seconds: float) -> None:
     if report.entry is None:
         log.debug("no fusion due", extra={"event": "fusion_idle", "pending": report.num_pending})
         return
-    process.metrics.fusion_ended(report.decisions, seconds)
+    process.metrics.fusion_ended(report.entry, seconds)
     log.info(
         "%s",
         report.entry.note,

@@ -14,7 +14,7 @@ from coldfusion_queue.crash_points import CrashPoint, reach
 from coldfusion_queue.errors import ColdFusionError, InvalidRecordError
 from coldfusion_queue.keys import ObjectKeys
 from coldfusion_queue.names import new_attempt
-from coldfusion_queue.records import Contribution, Decision, FileRecord
+from coldfusion_queue.records import Contribution, Decision, FileRecord, Inspection, Override
 from coldfusion_queue.store import Store
 
 __all__ = ["HEAD_FILE", "SHARED_FILE", "Contributions"]
@@ -48,6 +48,18 @@ class Contributions:
         key = self._keys.decision(contribution_id)
         data = self._store.find(key)
         return None if data is None else Decision.from_bytes(data, key)
+
+    def inspection(self, contribution_id: str) -> Inspection | None:
+        """What was found when a contribution was inspected, or None if it was not."""
+        key = self._keys.inspection(contribution_id)
+        data = self._store.find(key)
+        return None if data is None else Inspection.from_bytes(data, key)
+
+    def override(self, contribution_id: str) -> Override | None:
+        """An operator's word that a contribution may pass the policy's limits, or None."""
+        key = self._keys.override(contribution_id)
+        data = self._store.find(key)
+        return None if data is None else Override.from_bytes(data, key)
 
     def upload(
         self,

@@ -1,4 +1,4 @@
-"""Commit of a fusion: settle, select, stream-fuse, append to the ledger, settle again.
+"""Commit of a fusion: settle, admit, stream-fuse, append to the ledger, settle again.
 
 Each step is one function here; ``docs/protocol.md`` says what a crash after each of them leaves
 behind and what recovers it.
@@ -11,15 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from coldfusion_queue.crash_points import CrashPoint, reach
-from coldfusion_queue.errors import (
-    ColdFusionError,
-    IncompatibleModelError,
-    LedgerConflictError,
-    NotFoundError,
-)
+from coldfusion_queue.errors import LedgerConflictError
 from coldfusion_queue.fusion.coefficients import coefficients
 from coldfusion_queue.fusion.methods import make_method
-from coldfusion_queue.fusion.stream import ContributionFault, FusionInput, fuse_stream
+from coldfusion_queue.fusion.stream import ContributionFault, fuse_stream
 from coldfusion_queue.records import (
     BaseVersion,
     Contribution,
@@ -29,9 +24,11 @@ from coldfusion_queue.records import (
     Outcome,
     State,
 )
+from coldfusion_queue.repository.admission import Admission, Refusal, admit, refusal
+from coldfusion_queue.repository.inspecting import Inspector
+from coldfusion_queue.repository.opening import Opener
 from coldfusion_queue.repository.repository import Repository
-from coldfusion_queue.repository.selection import Selection, expiry, recently_served, select
-from coldfusion_queue.repository.source import ObjectSource
+from coldfusion_queue.repository.selection import expiry
 from coldfusion_queue.settings import Settings
 
 __all__ = ["FusionReport", "fuse_once", "settle"]
@@ -61,8 +58,8 @@ def fuse_once(repository: Repository, settings: Settings) -> FusionReport:
 
     Idempotent: nothing counts before the ledger entry is created, and one writer alone creates
     it; after a crash anywhere the next call starts again from the ledger.
-    Writes: ``base/<version>-<attempt>/``, ``ledger/<n+1>.json``, ``decision.json`` of what was
-    decided; deletes inbox markers.
+    Writes: ``inspections/<id>.json``, ``base/<version>-<attempt>/``, ``ledger/<n+1>.json``,
+    ``decision.json`` of what was decided; deletes inbox markers.
 
     Args:
         repository: where.
@@ -76,13 +73,14 @@ def fuse_once(repository: Repository, settings: Settings) -> FusionReport:
     settle(repository, newest)
     reach(CrashPoint.FUSE_SETTLED)
     inbox = repository.inbox.look()
-    policy, base = newest.after.policy, newest.after.base
-    served = recently_served(repository.ledger, newest, inbox.pending)
-    selection = select(policy, base.version, inbox.pending, repository.store.now(), served)
-    if not (selection.is_due or inbox.unreadable):
+    opener = Opener(repository, newest)
+    inspector = Inspector(repository, settings, opener)
+    admission = admit(repository, inspector, newest, inbox)
+    selection = admission.selection
+    if not (selection.is_due or admission.refused):
         return FusionReport(len(inbox.pending), selection.waited_seconds)
     reach(CrashPoint.FUSE_SELECTED)
-    entry = _decide(repository, settings, newest, selection, inbox.unreadable)
+    entry = _decide(repository, settings, newest, opener, admission)
     try:
         repository.ledger.append(entry)
     except LedgerConflictError:
@@ -114,27 +112,33 @@ def _decide(
     repository: Repository,
     settings: Settings,
     newest: LedgerEntry,
-    selection: Selection,
-    unreadable: Mapping[str, ColdFusionError],
+    opener: Opener,
+    admission: Admission,
 ) -> LedgerEntry:
-    """Fuse what can be fused and put every decision into one new entry."""
+    """Fuse what is admitted and put every decision into one new entry."""
     sequence = newest.sequence + 1
     policy, base = newest.after.policy, newest.after.base
-    decisions = [expiry(item, base.version, policy, sequence) for item in selection.expired]
-    decisions += [_refusal(name, error, sequence) for name, error in unreadable.items()]
-    fusable = list(selection.fusable)
+    refused = dict(admission.refused)
+    fusable = list(admission.selection.fusable)
     published: BaseVersion | None = None
     while fusable and published is None:
         try:
-            published = _upload_fused(repository, settings, newest, fusable)
-        except ContributionFault as fault:
+            published = _upload_fused(
+                repository, settings, opener, newest, fusable, admission.overrides
+            )
+        except ContributionFault as fault:  # it is not any more what was inspected
             reach(CrashPoint.FUSE_REFUSED)
-            ids = {"event": "contribution_refused", "contribution": fault.contribution_id}
-            log.warning("contribution refused: %s", fault.cause, extra=ids)
             fusable = [item for item in fusable if item.contribution_id != fault.contribution_id]
-            decisions.append(_refusal(fault.contribution_id, fault.cause, sequence))
+            refused[fault.contribution_id] = refusal(fault.cause)
+    decisions = [
+        expiry(item, base.version, policy, sequence) for item in admission.selection.expired
+    ]
+    decisions += [_refused(name, item, sequence) for name, item in refused.items()]
     if published is not None:
-        decisions += [_fused(line, published.version, sequence) for line in published.fused]
+        decisions += [
+            _fused(line, published.version, sequence, admission.numbers[line.contribution_id])
+            for line in published.fused
+        ]
     return repository.new_entry(
         sequence,
         State(base=published or base, policy=policy),
@@ -147,90 +151,36 @@ def _decide(
 def _upload_fused(
     repository: Repository,
     settings: Settings,
+    opener: Opener,
     newest: LedgerEntry,
     contributions: list[Contribution],
+    overrides: Mapping[str, str],
 ) -> BaseVersion:
     """Stream-fuse contributions into an attempt at the next version.
 
     Raises:
         ContributionFault: one of them cannot be fused; nothing of the attempt remains.
-        LedgerConflictError: one of them is from a version that was published since ``newest`` was
-            read.
     """
     policy, base = newest.after.policy, newest.after.base
-    opener = _Opener(repository, base)
-    origins = [opener.origin(item) for item in contributions]
-    if any(origin.version > base.version for origin in origins):
-        raise LedgerConflictError(newest.sequence + 1)
     shares = coefficients(policy, base.version, contributions)
-    inputs = map(opener.input, contributions, origins, shares)
     model = fuse_stream(
         opener.source(base),
         base.digest,
-        list(inputs),
+        list(map(opener.input, contributions, shares)),
         chunk_bytes=settings.fusion_chunk_bytes,
         read_ahead_bytes=settings.fusion_read_ahead_bytes,
         threads=settings.fusion_threads,
         method=make_method(policy.method, policy.model_dump()),
     )
-    lineage = _lineage(base, contributions, shares)
+    lineage = _lineage(base, contributions, shares, overrides)
     return repository.base_versions.upload_candidate(base, model, lineage, policy)
 
 
-class _Opener:
-    """Opens contributions and the base versions that they came from, each version once."""
-
-    def __init__(self, repository: Repository, base: BaseVersion) -> None:
-        self._repository = repository
-        self._base = base
-        self._sources: dict[int, ObjectSource] = {}
-
-    def source(self, version: BaseVersion) -> ObjectSource:
-        source = self._sources.get(version.version)
-        if source is None:
-            source = ObjectSource(self._repository.store, version.model)
-            self._sources[version.version] = source
-        return source
-
-    def origin(self, contribution: Contribution) -> BaseVersion:
-        """The published version that a contribution was finetuned from."""
-        try:
-            return _own_base(self._repository, self._base, contribution)
-        except (NotFoundError, IncompatibleModelError) as error:
-            raise ContributionFault(contribution.contribution_id, error) from error
-
-    def input(
-        self, contribution: Contribution, origin: BaseVersion, coefficient: float
-    ) -> FusionInput:
-        return FusionInput(
-            contribution_id=contribution.contribution_id,
-            source=ObjectSource(self._repository.store, contribution.shared),
-            digest=contribution.shared.digest,
-            form=contribution.form,
-            coefficient=coefficient,
-            own_base=self.source(origin),
-            own_base_digest=origin.digest,
-        )
-
-
-def _own_base(repository: Repository, base: BaseVersion, contribution: Contribution) -> BaseVersion:
-    """The published version that a contribution says it was finetuned from."""
-    own = base
-    if contribution.base_version != base.version:
-        own = repository.ledger.base_version(contribution.base_version)
-    if own.digest != contribution.base_digest:
-        raise IncompatibleModelError(
-            f"contribution {contribution.contribution_id}",
-            f"the digest of its base version {contribution.base_version}",
-            contribution.base_digest,
-            own.digest,
-            "it was finetuned from parameters that this repository never published",
-        )
-    return own
-
-
 def _lineage(
-    base: BaseVersion, contributions: Sequence[Contribution], shares: Sequence[float]
+    base: BaseVersion,
+    contributions: Sequence[Contribution],
+    shares: Sequence[float],
+    overrides: Mapping[str, str],
 ) -> Iterator[FusedContribution]:
     pairs = zip(contributions, shares, strict=True)
     for item, share in sorted(pairs, key=lambda pair: pair[0].contribution_id):
@@ -241,27 +191,37 @@ def _lineage(
             base_version=item.base_version,
             staleness=base.version - item.base_version,
             coefficient=share,
+            override=overrides.get(item.contribution_id),
         )
 
 
-def _fused(line: FusedContribution, version: int, sequence: int) -> Decision:
+def _fused(
+    line: FusedContribution, version: int, sequence: int, numbers: Mapping[str, float]
+) -> Decision:
+    reason = f"fused into base version {version}"
+    if line.override is not None:
+        reason += f", although it exceeds a limit: {line.override}"
     return Decision(
         contribution_id=line.contribution_id,
         outcome=Outcome.FUSED,
-        reason=f"fused into base version {version}",
+        reason=reason,
         sequence=sequence,
         version=version,
-        numbers={"staleness": line.staleness, "coefficient": line.coefficient},
+        numbers={**numbers, "staleness": line.staleness, "coefficient": line.coefficient},
     )
 
 
-def _refusal(contribution_id: str, cause: ColdFusionError, sequence: int) -> Decision:
+def _refused(contribution_id: str, refusal: Refusal, sequence: int) -> Decision:
+    ids = {"event": "contribution_refused", "contribution": contribution_id}
+    log.warning("contribution refused: %s", refusal.reason, extra=ids)
     return Decision(
         contribution_id=contribution_id,
         outcome=Outcome.REFUSED,
-        reason=str(cause),
+        reason=refusal.reason,
+        rule=refusal.rule,
         sequence=sequence,
         version=None,
+        numbers=refusal.numbers,
     )
 
 

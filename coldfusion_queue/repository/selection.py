@@ -21,14 +21,24 @@ _NOBODY: Mapping[str, int] = MappingProxyType({})
 class Selection:
     """What a fusion would do now."""
 
-    is_due: bool
+    is_time: bool
     """Enough contributions are pending, or the oldest has waited long enough."""
-    fusable: tuple[Contribution, ...]
-    """What to fuse, in the order in which it was chosen."""
+    candidates: tuple[Contribution, ...]
+    """What would be fused if it were time, in the order in which it was chosen."""
     expired: tuple[Contribution, ...]
     """What is too stale to be fused."""
     waited_seconds: float
     """How long the oldest fusable one has been pending."""
+
+    @property
+    def fusable(self) -> tuple[Contribution, ...]:
+        """What to fuse now."""
+        return self.candidates if self.is_time else ()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there is something to fuse or to expire now."""
+        return bool(self.fusable or self.expired)
 
 
 def select(
@@ -56,9 +66,8 @@ def select(
         served: see ``recently_served``.
 
     Returns:
-        At most ``max_contributions`` fusable ones. Due means that ``min_contributions`` are
-        fusable, that the oldest of fewer has waited ``max_wait_seconds``, or that there is
-        something to expire.
+        At most ``max_contributions`` candidates. It is time if ``min_contributions`` are
+        fusable, or if the oldest of fewer has waited ``max_wait_seconds``.
     """
     limit = math.inf if policy.max_staleness is None else policy.max_staleness
     expired: list[Contribution] = []
@@ -71,10 +80,10 @@ def select(
     waited = (now - fusable[0].arrived_at).total_seconds() if fusable else 0.0
     is_enough = len(fusable) >= policy.min_contributions
     is_late = bool(fusable) and waited >= policy.max_wait_seconds
-    chosen = _in_turn(fusable, served)[: policy.max_contributions] if is_enough or is_late else []
+    chosen = _in_turn(fusable, served)[: policy.max_contributions]
     return Selection(
-        is_due=bool(chosen or expired),
-        fusable=tuple(item.contribution for item in chosen),
+        is_time=is_enough or is_late,
+        candidates=tuple(item.contribution for item in chosen),
         expired=tuple(expired),
         waited_seconds=max(0.0, waited),
     )

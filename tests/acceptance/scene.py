@@ -84,12 +84,12 @@ class Scene:
     def a_worker_died(self) -> bool:
         return not all(self.world.runs(name) for name in WORKERS.values())
 
-    def commit_elsewhere(self, submission: Submission, *, value: float = 0.01) -> None:
+    def commit_elsewhere(self, submission: Submission) -> None:
         """Commit the first turn of a submission from here, every delta the same number."""
         base = self.repository.ledger.base_version()
         path = self.world.temporary / "base.safetensors"
         self.repository.store.download(base.model, path)
-        delta = {name: np.full_like(tensor, value) for name, tensor in load_file(path).items()}
+        delta = {name: np.full_like(tensor, 0.01) for name, tensor in load_file(path).items()}
         save_file(delta, path)
         name = contribution_id(submission.submission_id, 1)
         attempt, files = self.repository.contributions.upload(name, {"shared.safetensors": path})
@@ -113,6 +113,15 @@ class Scene:
                 created_by="another worker",
             )
         )
+
+    def damage(self, submission: Submission) -> None:
+        """Change the last byte of what the first turn of a submission contributed."""
+        contribution = self.repository.contributions.find(
+            contribution_id(submission.submission_id, 1)
+        )
+        assert contribution is not None
+        data = self.repository.store.get(contribution.shared.key)
+        self.repository.store.put(contribution.shared.key, data[:-1] + bytes([data[-1] ^ 1]))
 
     # --- what must hold afterwards ------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from coldfusion_queue.repository.collecting import collect_garbage
 from coldfusion_queue.repository.policy import change_policy
 from tests.acceptance.conftest import MakeWorld
 from tests.acceptance.scene import DIVERGING, LONG, QUICK, Scene
-from tests.acceptance.world import eventually
+from tests.acceptance.world import eventually, until_fired
 from tests.injector import Injector
 from tests.rows import rows, write_rows
 
@@ -115,10 +115,13 @@ def by_a_late_duplicates_marker(scene: Scene, point: CrashPoint) -> None:
     scene.repository.store.create(scene.repository.keys.inbox_marker(decided), b"")
 
 
-def by_a_contribution_at_fault(scene: Scene, point: CrashPoint) -> None:
-    scene.injector.arm(point)
+def by_a_contribution_that_changes_after_its_inspection(scene: Scene, point: CrashPoint) -> None:
     submission = scene.repository.submissions.create("elsewhere", kind="recycled", dataset_id=None)
-    scene.commit_elsewhere(submission, value=float("nan"))
+    with until_fired(scene.injector, CrashPoint.FUSE_SELECTED, "hold"):
+        scene.commit_elsewhere(submission)
+    scene.damage(submission)
+    scene.injector.arm(point)
+    scene.injector.release(CrashPoint.FUSE_SELECTED)
 
 
 def by_an_entry_of_another_writer(scene: Scene, point: CrashPoint) -> None:
@@ -149,8 +152,9 @@ WORKERS_POINTS: dict[CrashPoint, Callable[[Scene, CrashPoint], None]] = {
     CrashPoint.FUSE_LOCKED: by_a_submission,
     CrashPoint.FUSE_SETTLED: by_a_submission,
     CrashPoint.FUSE_UNMARKED: by_a_late_duplicates_marker,
+    CrashPoint.FUSE_INSPECTED: by_a_submission,
     CrashPoint.FUSE_SELECTED: by_a_submission,
-    CrashPoint.FUSE_REFUSED: by_a_contribution_at_fault,
+    CrashPoint.FUSE_REFUSED: by_a_contribution_that_changes_after_its_inspection,
     CrashPoint.PUBLISH_MODEL: by_a_submission,
     CrashPoint.PUBLISH_FILES: by_a_submission,
     CrashPoint.PUBLISH_LINEAGE: by_a_submission,

@@ -23,6 +23,7 @@ from coldfusion_queue.records import (
     SplitRecord,
 )
 from coldfusion_queue.repository.fusing import fuse_once
+from coldfusion_queue.repository.overriding import record_override
 from coldfusion_queue.repository.policy import change_policy
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings
@@ -133,8 +134,8 @@ def build(bench: Bench, contribute: Contribute, directory: Path) -> None:
     5      version 3: carol and dave, not settled
     ====== ============================================================================
 
-    eve is pending; alice's turn 3 has a checkpoint; the files of version 1 and of alice's turn 1
-    were collected; carol's submission is recycled, dave's was cancelled.
+    eve is pending and overridden; alice's turn 3 has a checkpoint; the files of version 1 and of
+    alice's turn 1 were collected; carol's submission is recycled, dave's was cancelled.
     """
     repository, settings = bench.repository, bench.settings
     submissions = repository.submissions
@@ -157,6 +158,7 @@ def build(bench: Bench, contribute: Contribute, directory: Path) -> None:
     fuse_once(repository, settings)
     bench.store.delete([repository.keys.decision("carol.t00001")])
     contribute("eve")
+    record_override(repository, "eve.t00001", "as a test")
     _checkpoint(bench, bad)
     base = repository.ledger.base_version(1)
     bench.collect(base.prefix, *(file.key for file in base.files.values()))

@@ -73,6 +73,22 @@ def decision(number: int, name: str, /, **changes: Any) -> Damage:
     return damage
 
 
+def numbers(number: int, name: str, /, **changes: Any) -> Damage:
+    """Change numbers of a decision in the ledger and in its copy; None takes one away."""
+
+    def damage(bench: Bench) -> None:
+        found = next(
+            item
+            for item in bench.read(f"ledger/{number:010d}.json")["decisions"]
+            if item["contribution_id"] == name
+        )
+        changed = {**found["numbers"], **changes}
+        kept = {key: value for key, value in changed.items() if value is not None}
+        decision(number, name, numbers=kept)(bench)
+
+    return damage
+
+
 def put(path: str, data: bytes = b"x") -> Damage:
     return lambda bench: bench.put(path, data)
 
@@ -107,8 +123,8 @@ def fuse_twice(bench: Bench) -> None:
     lines = bench.read("ledger/0000000001.json")["published"]["fused"]
     old = lines[0] | {"coefficient": 0.0, "staleness": 2}
     choice = bench.read("ledger/0000000001.json")["decisions"][0]
-    numbers = {"coefficient": 0.0, "staleness": 2}
-    choice |= {"sequence": 5, "version": 3, "numbers": numbers}
+    changed = choice["numbers"] | {"coefficient": 0.0, "staleness": 2}
+    choice |= {"sequence": 5, "version": 3, "numbers": changed}
     published(5, lambda version: version["fused"].append(old))(bench)
     bench.edit_entry(5, lambda found: found["decisions"].append(choice))
 
@@ -138,8 +154,7 @@ def drop_line(bench: Bench) -> None:
         ]
 
     published(5, change)(bench)
-    numbers = {"coefficient": 1.0, "staleness": 0}
-    decision(5, "carol.t00001", numbers=numbers)(bench)
+    numbers(5, "carol.t00001", coefficient=1.0)(bench)
 
 
 def change_line(**changes: Any) -> Damage:
@@ -159,8 +174,7 @@ def scale(factor: float) -> Damage:
         scaled = [line | {"coefficient": factor * line["coefficient"]} for line in fused]
         published(5, lambda version: version.update(fused=scaled))(bench)
         for line in scaled:
-            numbers = {"coefficient": line["coefficient"], "staleness": line["staleness"]}
-            decision(5, line["contribution_id"], numbers=numbers)(bench)
+            numbers(5, line["contribution_id"], coefficient=line["coefficient"])(bench)
 
     return damage
 
@@ -297,14 +311,18 @@ CASES = [
     Case(
         "fused-with-another-coefficient",
         Check.DECISIONS_FUSED,
-        decision(5, "dave.t00001", numbers={"coefficient": 0.1, "staleness": 0}),
+        numbers(5, "dave.t00001", coefficient=0.1),
     ),
     Case(
         "fused-with-another-staleness",
         Check.DECISIONS_FUSED,
-        decision(5, "dave.t00001", numbers={"coefficient": 0.5, "staleness": 1}),
+        numbers(5, "dave.t00001", staleness=1),
     ),
-    Case("fused-without-numbers", Check.DECISIONS_FUSED, decision(5, "dave.t00001", numbers={})),
+    Case(
+        "fused-without-a-coefficient",
+        Check.DECISIONS_FUSED,
+        numbers(5, "dave.t00001", coefficient=None),
+    ),
     Case("fused-without-lineage", Check.DECISIONS_FUSED, drop_line),
     Case("lineage-without-decision", Check.DECISIONS_LINEAGE, drop_decision),
     Case(
@@ -326,6 +344,49 @@ CASES = [
         Check.DECISIONS_COPY_MISSING,
         delete("contributions/late.t00001/decision.json"),
     ),
+    # --- inspections
+    Case(
+        "inspection-garbled",
+        Check.INSPECTIONS_RECORD,
+        garble("inspections/dave.t00001.json"),
+        Check.INSPECTIONS_FUSED,
+    ),
+    Case(
+        "inspection-of-another",
+        Check.INSPECTIONS_RECORD,
+        record("inspections/dave.t00001.json", contribution_id="carol.t00001"),
+    ),
+    Case(
+        "inspection-of-another-file",
+        Check.INSPECTIONS_RECORD,
+        record("inspections/dave.t00001.json", digest=OTHER),
+    ),
+    Case(
+        "inspection-of-nothing",
+        Check.INSPECTIONS_RECORD,
+        lambda bench: bench.put(
+            "inspections/nobody.t00001.json",
+            bench.store.get(bench.key("inspections/dave.t00001.json")).replace(b"dave", b"nobody"),
+        ),
+    ),
+    Case("fused-uninspected", Check.INSPECTIONS_FUSED, delete("inspections/dave.t00001.json")),
+    Case(
+        "fused-without-a-norm",
+        Check.INSPECTIONS_FUSED,
+        numbers(5, "dave.t00001", relative_norm=None),
+    ),
+    Case(
+        "fused-with-another-norm",
+        Check.INSPECTIONS_FUSED,
+        record("inspections/dave.t00001.json", norm=1.25),
+    ),
+    Case("override-garbled", Check.OVERRIDES_RECORD, garble("overrides/eve.t00001.json")),
+    Case(
+        "override-of-another",
+        Check.OVERRIDES_RECORD,
+        record("overrides/eve.t00001.json", contribution_id="carol.t00001"),
+    ),
+    Case("overridden-by-nobody", Check.OVERRIDES_LINEAGE, change_line(override="trust me")),
     # --- contributions
     Case(
         "contribution-garbled",

@@ -14,6 +14,7 @@ from coldfusion_queue.errors import LedgerConflictError, NotFoundError
 from coldfusion_queue.records import Contribution, Outcome
 from coldfusion_queue.repository import fusing
 from coldfusion_queue.repository.fusing import fuse_once, settle
+from coldfusion_queue.repository.opening import Opener
 from coldfusion_queue.repository.policy import change_policy
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings
@@ -470,11 +471,12 @@ def test_the_same_inputs_give_the_same_bits(
     for seed in range(3):
         contribute(f"c{seed}", seed=seed)
     newest = repository.ledger.newest()
+    opener = Opener(repository, newest)
     pending = [item.contribution for item in repository.inbox.look().pending]
 
     digests = {
         fusing._upload_fused(
-            repository, settings.model_copy(update=update), newest, list(order)
+            repository, settings.model_copy(update=update), opener, newest, list(order), {}
         ).digest
         for update, order in (
             ({"fusion_threads": 1, "fusion_chunk_bytes": 64 * 2**10}, pending),

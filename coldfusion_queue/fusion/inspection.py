@@ -1,0 +1,137 @@
+"""Looks a contribution over before it may be fused: all of its bytes, once, in bounded memory."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coldfusion_queue.errors import InvalidTensorFileError
+from coldfusion_queue.fusion.chunks import Chunk, Run, plan_chunks
+from coldfusion_queue.fusion.dtypes import FLOAT_DTYPES, Floats
+from coldfusion_queue.fusion.inputs import FusionInput, open_members
+from coldfusion_queue.fusion.layout import ByteSource
+from coldfusion_queue.fusion.methods.method import BLOCK_ELEMENTS
+from coldfusion_queue.fusion.reader import ChunkData, SourceReader
+from coldfusion_queue.fusion.sketch import Sketch
+from coldfusion_queue.fusion.terms import Terms
+
+__all__ = ["UpdateFacts", "inspect_update"]
+
+
+@dataclass(frozen=True)
+class UpdateFacts:
+    """What a contribution's delta is like."""
+
+    norm: float
+    """Its Euclidean norm, at most the largest float64."""
+    base_norm: float
+    """That of the base version that it is relative to."""
+    sketch: NDArray[np.float32]
+    """See ``fusion.sketch``."""
+
+
+def inspect_update(
+    item: FusionInput,
+    base: ByteSource,
+    base_digest: str,
+    *,
+    base_norm: float | None,
+    chunk_bytes: int,
+) -> UpdateFacts:
+    """Read a contribution from beginning to end.
+
+    Args:
+        item: the contribution; its ``own_base`` and coefficient are not looked at.
+        base: file of the base version that it was finetuned from.
+        base_digest: sha256 of that file, lower-case hex.
+        base_norm: norm of that version if it is known: then its data is read only for a
+            contribution in full form.
+        chunk_bytes: bytes of the base model that are worked on at a time; two chunks of each of
+            the two files are held.
+
+    Raises:
+        ContributionFault: it cannot be fused, as ``stream.fuse_stream`` says.
+        InvalidTensorFileError: the base version holds NaN or infinities, or is damaged.
+        DigestMismatchError: the base version's file is not the recorded one.
+        RetryableError: what a source raises passes unchanged.
+
+    Cost: O(P) time for P parameters.
+    """
+    base_reader = SourceReader.open(base, base_digest, None)
+    with ThreadPoolExecutor(2, thread_name_prefix="inspect") as pool:
+        (member,) = open_members(base, base_reader, [replace(item, own_base=None)], pool)
+        is_base_read = member.reference is not None or base_norm is None
+        readers = [member.reader, base_reader] if is_base_read else [member.reader]
+        member.reader.verify_beforehand(chunk_bytes)
+        tally = _Tally()
+        chunks = plan_chunks(base_reader.layout, chunk_bytes)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # looked for instead
+            for chunk, data in _read_ahead(readers, chunks, pool):
+                for index, run in enumerate(chunk.runs):
+                    if run.dtype in FLOAT_DTYPES:
+                        terms = Terms(base_reader, [member], index, run, data)
+                        tally.add(terms, run, base=base_reader if base_norm is None else None)
+    return UpdateFacts(
+        norm=_root(tally.square),
+        base_norm=_root(tally.base_square) if base_norm is None else base_norm,
+        sketch=tally.sketch.numbers,
+    )
+
+
+def _read_ahead(
+    readers: Sequence[SourceReader], chunks: Sequence[Chunk], pool: ThreadPoolExecutor
+) -> Iterator[tuple[Chunk, dict[SourceReader, ChunkData]]]:
+    """Each chunk with what the files hold for it, read while the one before is worked on."""
+    pending = [pool.submit(reader.read, chunks[0]) for reader in readers]
+    for chunk, following in zip(chunks, [*chunks[1:], None], strict=True):
+        ready = [future.result() for future in pending]
+        if following is not None:
+            pending = [pool.submit(reader.read, following) for reader in readers]
+        yield chunk, dict(zip(readers, ready, strict=True))
+    for reader in readers:
+        reader.verify()
+
+
+@dataclass
+class _Tally:
+    """Sums over all float elements that were seen."""
+
+    num_elements: int = 0
+    square: float = 0.0
+    base_square: float = 0.0
+    sketch: Sketch = field(default_factory=Sketch)
+
+    def add(self, terms: Terms, run: Run, base: SourceReader | None) -> None:
+        """Add a run; ``base`` is the base version's file if its norm is wanted."""
+        for first in range(0, run.num_elements, BLOCK_ELEMENTS):
+            block = slice(first, min(first + BLOCK_ELEMENTS, run.num_elements))
+            if base is not None:  # first, or a contribution in full form would be blamed for it
+                self.base_square += self._base_square(terms.base(block), base, run, first)
+            (delta,) = terms.finite_deltas(block)
+            self.square += _square(delta)
+            self.sketch.add(self.num_elements, delta)
+            self.num_elements += len(delta)
+
+    def _base_square(self, values: Floats, base: SourceReader, run: Run, first: int) -> float:
+        square = _square(values)
+        if not math.isfinite(square) and not np.isfinite(values).all():
+            tensor = run.tensor_at(first + int(np.isfinite(values).argmin()))
+            problem = f"tensor {tensor!r} holds NaN or infinite values"
+            raise InvalidTensorFileError(base.name, problem)
+        return square
+
+
+def _square(values: Floats) -> float:
+    """Sum of the squares, in float64."""
+    wide = values.astype(np.float64)
+    return float(np.dot(wide, wide))
+
+
+def _root(square: float) -> float:
+    return min(math.sqrt(square), sys.float_info.max)

@@ -1,0 +1,179 @@
+"""Which pending contributions may be fused: those that can be, and that the policy admits.
+
+Select, inspect what was selected, judge it; whatever is refused gives its place to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from coldfusion_queue.errors import (
+    ColdFusionError,
+    IncompatibleModelError,
+    InvalidRecordError,
+    NonFiniteTensorError,
+)
+from coldfusion_queue.records import (
+    Contribution,
+    FusedContribution,
+    Inspection,
+    LedgerEntry,
+    Rule,
+)
+from coldfusion_queue.repository.inbox import InboxContents
+from coldfusion_queue.repository.inspecting import Inspector, find_inspections
+from coldfusion_queue.repository.judging import Update, judge
+from coldfusion_queue.repository.repository import Repository
+from coldfusion_queue.repository.selection import Selection, recently_served, select
+
+__all__ = ["Admission", "Refusal", "admit", "recently_fused", "refusal"]
+
+#: Fused contributions that a new one is compared with, the newest ones.
+_NUM_RECENT = 64
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a contribution may not be fused."""
+
+    rule: Rule
+    reason: str
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Admission:
+    """What a look at the inbox admits."""
+
+    selection: Selection
+    """Chosen among what was not refused."""
+    refused: Mapping[str, Refusal]
+    """By contribution id."""
+    numbers: Mapping[str, Mapping[str, float]]
+    """What is known of each delta that is fused now; see ``judging.Verdict``."""
+    overrides: Mapping[str, str]
+    """Why an operator lets some of these pass the limits, by contribution id."""
+
+
+def admit(
+    repository: Repository, inspector: Inspector, newest: LedgerEntry, contents: InboxContents
+) -> Admission:
+    """Find out what may be fused.
+
+    What can never be fused is refused at each look, so nobody waits for that. The limits of the
+    policy compare contributions with each other, and so are applied when it is time to fuse.
+
+    Args:
+        repository: where.
+        inspector: of this repository.
+        newest: the newest ledger entry.
+        contents: what is pending.
+
+    Raises:
+        LedgerConflictError: one comes from a version that was published meanwhile.
+        RetryableError: the store failed.
+    """
+    policy, version = newest.after.policy, newest.after.base.version
+    now = repository.store.now()
+    served = recently_served(repository.ledger, newest, contents.pending)
+    standard = _Standard(repository, inspector, newest)
+    refused = {name: refusal(error) for name, error in contents.unreadable.items()}
+    while True:
+        left = [
+            item for item in contents.pending if item.contribution.contribution_id not in refused
+        ]
+        selection = select(policy, version, left, now, served)
+        faults = inspector.inspect(selection.candidates)
+        found = {name: refusal(error) for name, error in faults.items()}
+        if not found:
+            chosen = {item.contribution_id for item in selection.fusable}
+            arrived = [item.contribution for item in left]
+            judged = standard.judge([item for item in arrived if item.contribution_id in chosen])
+            found = judged.exceeding
+        if not found:
+            return Admission(selection, refused, judged.numbers, judged.overrides)
+        refused |= found
+
+
+def refusal(error: ColdFusionError) -> Refusal:
+    """The refusal of what cannot be fused."""
+    rules = {
+        InvalidRecordError: Rule.RECORD,
+        IncompatibleModelError: Rule.MODEL,
+        NonFiniteTensorError: Rule.FINITE,
+    }
+    return Refusal(rules.get(type(error), Rule.FILE), str(error))
+
+
+def recently_fused(
+    repository: Repository, newest: LedgerEntry, limit: int = _NUM_RECENT
+) -> list[Update]:
+    """The contributions that were fused last, as far as they were inspected.
+
+    What an operator let in whatever the limits say is no standard for others, and left out.
+
+    Args:
+        repository: where.
+        newest: its newest ledger entry.
+        limit: how many to look for; so many ledger entries are read at most.
+    """
+    lines: list[FusedContribution] = []
+    entry, oldest = newest, max(0, newest.sequence - limit)
+    while len(lines) < limit:
+        if entry.published is not None:
+            lines += [line for line in entry.published.fused if line.override is None]
+        if entry.sequence <= oldest:
+            break
+        entry = repository.ledger.entry(entry.sequence - 1)
+    lines = lines[:limit]
+    found = find_inspections(repository, [line.contribution_id for line in lines])
+    return [
+        Update(line.contribution_id, line.contributor_id, found[line.contribution_id])
+        for line in lines
+        if line.contribution_id in found
+    ]
+
+
+@dataclass(frozen=True)
+class _Judged:
+    exceeding: dict[str, Refusal]
+    numbers: dict[str, Mapping[str, float]]
+    overrides: dict[str, str]
+
+
+class _Standard:
+    """Judges contributions; reads what was fused lately when it is asked for the first time."""
+
+    def __init__(self, repository: Repository, inspector: Inspector, newest: LedgerEntry) -> None:
+        self._repository = repository
+        self._inspector = inspector
+        self._newest = newest
+
+    @cached_property
+    def _recent(self) -> list[Update]:
+        return recently_fused(self._repository, self._newest)
+
+    def judge(self, contributions: Sequence[Contribution]) -> _Judged:
+        """Judge what was inspected; ``contributions`` are in the order of their arrival."""
+        judged = _Judged({}, {}, {})
+        candidates = [
+            Update(item.contribution_id, item.contributor_id, self._inspection(item))
+            for item in contributions
+        ]
+        if not candidates:
+            return judged
+        for name, verdict in judge(self._newest.after.policy, candidates, self._recent).items():
+            judged.numbers[name] = verdict.numbers
+            if verdict.rule is None:
+                continue
+            override = self._repository.contributions.override(name)
+            if override is None:
+                judged.exceeding[name] = Refusal(verdict.rule, verdict.reason, verdict.numbers)
+            else:
+                judged.overrides[name] = override.reason
+        return judged
+
+    def _inspection(self, contribution: Contribution) -> Inspection:
+        return self._inspector.found[contribution.contribution_id]

@@ -1,0 +1,88 @@
+"""Opens contributions and the base versions that they came from, for the fusion engine."""
+
+from __future__ import annotations
+
+from coldfusion_queue.errors import (
+    IncompatibleModelError,
+    LedgerConflictError,
+    NotFoundError,
+)
+from coldfusion_queue.fusion.faults import ContributionFault
+from coldfusion_queue.fusion.inputs import FusionInput
+from coldfusion_queue.records import BaseVersion, Contribution, LedgerEntry
+from coldfusion_queue.repository.repository import Repository
+from coldfusion_queue.repository.source import ObjectSource
+
+__all__ = ["Opener"]
+
+
+class Opener:
+    """Opens each base version once.
+
+    Args:
+        repository: whose.
+        newest: the ledger entry that is fused on.
+    """
+
+    def __init__(self, repository: Repository, newest: LedgerEntry) -> None:
+        self._repository = repository
+        self._newest = newest
+        self._origins: dict[int, BaseVersion] = {newest.after.base.version: newest.after.base}
+        self._sources: dict[int, ObjectSource] = {}
+
+    def source(self, version: BaseVersion) -> ObjectSource:
+        """A base version's file, the same object each time."""
+        source = self._sources.get(version.version)
+        if source is None:
+            source = ObjectSource(self._repository.store, version.model)
+            self._sources[version.version] = source
+        return source
+
+    def origin(self, contribution: Contribution) -> BaseVersion:
+        """The published version that a contribution was finetuned from.
+
+        Raises:
+            ContributionFault: there is no such version, or its digest is another one.
+            LedgerConflictError: it was published since ``newest`` was read.
+        """
+        try:
+            origin = self._version(contribution.base_version)
+        except NotFoundError as error:
+            raise ContributionFault(contribution.contribution_id, error) from error
+        if origin.digest != contribution.base_digest:
+            raise ContributionFault(contribution.contribution_id, _wrong_base(contribution, origin))
+        if origin.version > self._newest.after.base.version:
+            raise LedgerConflictError(self._newest.sequence + 1)
+        return origin
+
+    def input(self, contribution: Contribution, coefficient: float = 1.0) -> FusionInput:
+        """A contribution for the engine.
+
+        Raises:
+            ContributionFault, LedgerConflictError: as ``origin``.
+        """
+        origin = self.origin(contribution)
+        return FusionInput(
+            contribution_id=contribution.contribution_id,
+            source=ObjectSource(self._repository.store, contribution.shared),
+            digest=contribution.shared.digest,
+            form=contribution.form,
+            coefficient=coefficient,
+            own_base=self.source(origin),
+            own_base_digest=origin.digest,
+        )
+
+    def _version(self, version: int) -> BaseVersion:
+        if version not in self._origins:
+            self._origins[version] = self._repository.ledger.base_version(version)
+        return self._origins[version]
+
+
+def _wrong_base(contribution: Contribution, origin: BaseVersion) -> IncompatibleModelError:
+    return IncompatibleModelError(
+        f"contribution {contribution.contribution_id}",
+        f"the digest of its base version {contribution.base_version}",
+        contribution.base_digest,
+        origin.digest,
+        "it was finetuned from parameters that this repository never published",
+    )
