@@ -222,10 +222,14 @@ class Inspection(Record):
     contribution_id: str
     digest: Digest
     """Of the shared parameters that were looked at."""
+    stamp: str
+    """The store's tag and time of that object, which change when it is overwritten."""
     norm: float = Field(ge=0, allow_inf_nan=False)
     """Euclidean norm of the delta."""
+    base_digest: Digest
+    """Of the parameters of the base version that was the newest then."""
     base_norm: float = Field(ge=0, allow_inf_nan=False)
-    """Euclidean norm of the base version that it was finetuned from."""
+    """Euclidean norm of those."""
     sketch: str
     """The delta's count sketch, see ``fusion.sketch``: base64 of little-endian float32."""
     created_at: datetime
@@ -233,7 +237,7 @@ class Inspection(Record):
 
     @property
     def relative_norm(self) -> float:
-        """How long the delta is, as a multiple of its base version."""
+        """How long the delta is, as a multiple of the base model."""
         return min(self.norm / max(self.base_norm, sys.float_info.min), sys.float_info.max)
 
 
@@ -407,8 +411,8 @@ class Policy(Record):
     task_arithmetic_scale: float = Field(0.3, gt=0)
     """What ``task_arithmetic`` multiplies the sum of the deltas by; 1 / K would give the mean."""
     max_relative_norm: float | None = Field(1.0, gt=0)
-    """Norm of a contribution's delta at most, as a multiple of its base version's norm; None sets
-    no limit."""
+    """Norm of a contribution's delta at most, as a multiple of the base model's norm; None sets no
+    limit."""
     max_norm_z: float | None = Field(6.0, gt=0)
     """How far above the others' the logarithm of that may be, in robust standard deviations; None
     sets no limit."""

@@ -24,8 +24,9 @@ class FusionInput:
     contribution_id: str
     source: ByteSource
     """Its shared parameters."""
-    digest: str
-    """sha256 of the whole file, lower-case hex."""
+    digest: str | None
+    """sha256 of the whole file, lower-case hex; None if the source itself makes sure that these
+    are the bytes that were inspected."""
     form: Literal["delta", "full"]
     """As in ``records.Contribution``."""
     coefficient: float

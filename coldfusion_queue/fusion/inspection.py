@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ class UpdateFacts:
     norm: float
     """Its Euclidean norm, at most the largest float64."""
     base_norm: float
-    """That of the base version that it is relative to."""
+    """That of the current base model."""
     sketch: NDArray[np.float32]
     """See ``fusion.sketch``."""
 
@@ -47,28 +47,29 @@ def inspect_update(
     """Read a contribution from beginning to end.
 
     Args:
-        item: the contribution; its ``own_base`` and coefficient are not looked at.
-        base: file of the base version that it was finetuned from.
+        item: the contribution; its coefficient does not matter.
+        base: the current base model's file.
         base_digest: sha256 of that file, lower-case hex.
-        base_norm: norm of that version if it is known: then its data is read only for a
-            contribution in full form.
+        base_norm: norm of that model if it is known: then its data is read only if ``item`` is in
+            full form and was finetuned from it.
         chunk_bytes: bytes of the base model that are worked on at a time; two chunks of each of
-            the two files are held.
+            three files are held at most.
 
     Raises:
         ContributionFault: it cannot be fused, as ``stream.fuse_stream`` says.
-        InvalidTensorFileError: the base version holds NaN or infinities, or is damaged.
-        DigestMismatchError: the base version's file is not the recorded one.
+        InvalidTensorFileError: the base model holds NaN or infinities, or is damaged.
+        DigestMismatchError: the base model's file is not the recorded one.
         RetryableError: what a source raises passes unchanged.
 
     Cost: O(P) time for P parameters.
     """
     base_reader = SourceReader.open(base, base_digest, None)
-    with ThreadPoolExecutor(2, thread_name_prefix="inspect") as pool:
-        (member,) = open_members(base, base_reader, [replace(item, own_base=None)], pool)
-        is_base_read = member.reference is not None or base_norm is None
-        readers = [member.reader, base_reader] if is_base_read else [member.reader]
-        member.reader.verify_beforehand(chunk_bytes)
+    with ThreadPoolExecutor(3, thread_name_prefix="inspect") as pool:
+        (member,) = open_members(base, base_reader, [item], pool)
+        needed = [member.reader, member.reference, base_reader if base_norm is None else None]
+        readers = list(dict.fromkeys(reader for reader in needed if reader is not None))
+        for reader in readers:
+            reader.verify_beforehand(chunk_bytes)
         tally = _Tally()
         chunks = plan_chunks(base_reader.layout, chunk_bytes)
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # looked for instead
@@ -108,7 +109,7 @@ class _Tally:
     sketch: Sketch = field(default_factory=Sketch)
 
     def add(self, terms: Terms, run: Run, base: SourceReader | None) -> None:
-        """Add a run; ``base`` is the base version's file if its norm is wanted."""
+        """Add a run; ``base`` is the base model's file if its norm is wanted."""
         for first in range(0, run.num_elements, BLOCK_ELEMENTS):
             block = slice(first, min(first + BLOCK_ELEMENTS, run.num_elements))
             if base is not None:  # first, or a contribution in full form would be blamed for it

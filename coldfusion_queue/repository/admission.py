@@ -22,13 +22,13 @@ from coldfusion_queue.records import (
     LedgerEntry,
     Rule,
 )
-from coldfusion_queue.repository.inbox import InboxContents
+from coldfusion_queue.repository.inbox import InboxContents, PendingContribution
 from coldfusion_queue.repository.inspecting import Inspector, find_inspections
-from coldfusion_queue.repository.judging import Update, judge
+from coldfusion_queue.repository.judging import Update, Verdict, judge
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.repository.selection import Selection, recently_served, select
 
-__all__ = ["Admission", "Refusal", "admit", "recently_fused", "refusal"]
+__all__ = ["Admission", "Admitted", "Refusal", "admit", "recently_fused", "refusal"]
 
 #: Fused contributions that a new one is compared with, the newest ones.
 _NUM_RECENT = 64
@@ -44,17 +44,34 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Admission:
-    """What a look at the inbox admits."""
+class Admitted:
+    """A contribution that may be fused."""
 
-    selection: Selection
-    """Chosen among what was not refused."""
+    contribution: Contribution
+    inspection: Inspection
+    numbers: Mapping[str, float]
+    """What its delta is like among the others; see ``judging.Verdict``."""
+    override: str | None
+    """Why it may although it exceeds a limit, in the operator's words."""
+
+
+@dataclass(frozen=True)
+class Admission:
+    """What a look at the inbox leads to."""
+
+    fusable: tuple[Admitted, ...]
+    """What to fuse now, in the order in which it was chosen."""
     refused: Mapping[str, Refusal]
     """By contribution id."""
-    numbers: Mapping[str, Mapping[str, float]]
-    """What is known of each delta that is fused now; see ``judging.Verdict``."""
-    overrides: Mapping[str, str]
-    """Why an operator lets some of these pass the limits, by contribution id."""
+    expired: tuple[Contribution, ...]
+    """What is too stale to be fused."""
+    waited_seconds: float
+    """How long the oldest contribution that can be fused has been pending."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there is something to decide."""
+        return bool(self.fusable or self.refused or self.expired)
 
 
 def admit(
@@ -78,7 +95,7 @@ def admit(
     policy, version = newest.after.policy, newest.after.base.version
     now = repository.store.now()
     served = recently_served(repository.ledger, newest, contents.pending)
-    standard = _Standard(repository, inspector, newest)
+    court = _Court(repository, inspector, newest)
     refused = {name: refusal(error) for name, error in contents.unreadable.items()}
     while True:
         left = [
@@ -88,12 +105,10 @@ def admit(
         faults = inspector.inspect(selection.candidates)
         found = {name: refusal(error) for name, error in faults.items()}
         if not found:
-            chosen = {item.contribution_id for item in selection.fusable}
-            arrived = [item.contribution for item in left]
-            judged = standard.judge([item for item in arrived if item.contribution_id in chosen])
-            found = judged.exceeding
+            admitted, found = court.judge(selection, left)
         if not found:
-            return Admission(selection, refused, judged.numbers, judged.overrides)
+            expired, waited = selection.expired, selection.waited_seconds
+            return Admission(tuple(admitted), refused, expired, waited)
         refused |= found
 
 
@@ -136,14 +151,7 @@ def recently_fused(
     ]
 
 
-@dataclass(frozen=True)
-class _Judged:
-    exceeding: dict[str, Refusal]
-    numbers: dict[str, Mapping[str, float]]
-    overrides: dict[str, str]
-
-
-class _Standard:
+class _Court:
     """Judges contributions; reads what was fused lately when it is asked for the first time."""
 
     def __init__(self, repository: Repository, inspector: Inspector, newest: LedgerEntry) -> None:
@@ -155,25 +163,46 @@ class _Standard:
     def _recent(self) -> list[Update]:
         return recently_fused(self._repository, self._newest)
 
-    def judge(self, contributions: Sequence[Contribution]) -> _Judged:
-        """Judge what was inspected; ``contributions`` are in the order of their arrival."""
-        judged = _Judged({}, {}, {})
+    def judge(
+        self, selection: Selection, arrived: Sequence[PendingContribution]
+    ) -> tuple[list[Admitted], dict[str, Refusal]]:
+        """Judge what would be fused now.
+
+        Args:
+            selection: its candidates were inspected.
+            arrived: all pending ones, the oldest arrival first.
+
+        Returns:
+            What may be fused, and why the rest may not, by id.
+        """
+        admitted: list[Admitted] = []
+        refused: dict[str, Refusal] = {}
+        verdicts = self._verdicts(selection, arrived)
+        for item in selection.fusable:
+            name = item.contribution_id
+            verdict, override = verdicts[name], None
+            if verdict.rule is not None:
+                override = self._repository.contributions.override(name)
+            if verdict.rule is not None and override is None:
+                refused[name] = Refusal(verdict.rule, verdict.reason, verdict.numbers)
+                continue
+            reason = override.reason if override else None
+            admitted.append(Admitted(item, self._inspector.found[name], verdict.numbers, reason))
+        return admitted, refused
+
+    def _verdicts(
+        self, selection: Selection, arrived: Sequence[PendingContribution]
+    ) -> dict[str, Verdict]:
+        chosen = {item.contribution_id for item in selection.fusable}
         candidates = [
-            Update(item.contribution_id, item.contributor_id, self._inspection(item))
-            for item in contributions
+            Update(
+                item.contribution.contribution_id,
+                item.contribution.contributor_id,
+                self._inspector.found[item.contribution.contribution_id],
+            )
+            for item in arrived
+            if item.contribution.contribution_id in chosen
         ]
         if not candidates:
-            return judged
-        for name, verdict in judge(self._newest.after.policy, candidates, self._recent).items():
-            judged.numbers[name] = verdict.numbers
-            if verdict.rule is None:
-                continue
-            override = self._repository.contributions.override(name)
-            if override is None:
-                judged.exceeding[name] = Refusal(verdict.rule, verdict.reason, verdict.numbers)
-            else:
-                judged.overrides[name] = override.reason
-        return judged
-
-    def _inspection(self, contribution: Contribution) -> Inspection:
-        return self._inspector.found[contribution.contribution_id]
+            return {}
+        return judge(self._newest.after.policy, candidates, self._recent)

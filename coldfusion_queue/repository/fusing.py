@@ -7,7 +7,7 @@ behind and what recovers it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from coldfusion_queue.crash_points import CrashPoint, reach
@@ -17,14 +17,13 @@ from coldfusion_queue.fusion.methods import make_method
 from coldfusion_queue.fusion.stream import ContributionFault, fuse_stream
 from coldfusion_queue.records import (
     BaseVersion,
-    Contribution,
     Decision,
     FusedContribution,
     LedgerEntry,
     Outcome,
     State,
 )
-from coldfusion_queue.repository.admission import Admission, Refusal, admit, refusal
+from coldfusion_queue.repository.admission import Admission, Admitted, Refusal, admit, refusal
 from coldfusion_queue.repository.inspecting import Inspector
 from coldfusion_queue.repository.opening import Opener
 from coldfusion_queue.repository.repository import Repository
@@ -74,11 +73,10 @@ def fuse_once(repository: Repository, settings: Settings) -> FusionReport:
     reach(CrashPoint.FUSE_SETTLED)
     inbox = repository.inbox.look()
     opener = Opener(repository, newest)
-    inspector = Inspector(repository, settings, opener)
+    inspector = Inspector(repository, settings, opener, newest.after.base)
     admission = admit(repository, inspector, newest, inbox)
-    selection = admission.selection
-    if not (selection.is_due or admission.refused):
-        return FusionReport(len(inbox.pending), selection.waited_seconds)
+    if not admission.is_due:
+        return FusionReport(len(inbox.pending), admission.waited_seconds)
     reach(CrashPoint.FUSE_SELECTED)
     entry = _decide(repository, settings, newest, opener, admission)
     try:
@@ -90,7 +88,7 @@ def fuse_once(repository: Repository, settings: Settings) -> FusionReport:
         raise
     reach(CrashPoint.DECIDE_APPENDED)
     settle(repository, entry)
-    return FusionReport(len(inbox.pending), selection.waited_seconds, entry)
+    return FusionReport(len(inbox.pending), admission.waited_seconds, entry)
 
 
 def settle(repository: Repository, entry: LedgerEntry) -> None:
@@ -119,24 +117,20 @@ def _decide(
     sequence = newest.sequence + 1
     policy, base = newest.after.policy, newest.after.base
     refused = dict(admission.refused)
-    fusable = list(admission.selection.fusable)
+    fusable = {item.contribution.contribution_id: item for item in admission.fusable}
     published: BaseVersion | None = None
     while fusable and published is None:
         try:
-            published = _upload_fused(
-                repository, settings, opener, newest, fusable, admission.overrides
-            )
+            published = _upload_fused(repository, settings, newest, opener, [*fusable.values()])
         except ContributionFault as fault:  # it is not any more what was inspected
             reach(CrashPoint.FUSE_REFUSED)
-            fusable = [item for item in fusable if item.contribution_id != fault.contribution_id]
+            del fusable[fault.contribution_id]
             refused[fault.contribution_id] = refusal(fault.cause)
-    decisions = [
-        expiry(item, base.version, policy, sequence) for item in admission.selection.expired
-    ]
+    decisions = [expiry(item, base.version, policy, sequence) for item in admission.expired]
     decisions += [_refused(name, item, sequence) for name, item in refused.items()]
     if published is not None:
         decisions += [
-            _fused(line, published.version, sequence, admission.numbers[line.contribution_id])
+            _fused(line, published.version, sequence, fusable[line.contribution_id].numbers)
             for line in published.fused
         ]
     return repository.new_entry(
@@ -151,10 +145,9 @@ def _decide(
 def _upload_fused(
     repository: Repository,
     settings: Settings,
-    opener: Opener,
     newest: LedgerEntry,
-    contributions: list[Contribution],
-    overrides: Mapping[str, str],
+    opener: Opener,
+    admitted: Sequence[Admitted],
 ) -> BaseVersion:
     """Stream-fuse contributions into an attempt at the next version.
 
@@ -162,37 +155,40 @@ def _upload_fused(
         ContributionFault: one of them cannot be fused; nothing of the attempt remains.
     """
     policy, base = newest.after.policy, newest.after.base
-    shares = coefficients(policy, base.version, contributions)
+    shares = coefficients(policy, base.version, [item.contribution for item in admitted])
+    inputs = [
+        opener.inspected(item.contribution, item.inspection, share)
+        for item, share in zip(admitted, shares, strict=True)
+    ]
     model = fuse_stream(
         opener.source(base),
         base.digest,
-        list(map(opener.input, contributions, shares)),
+        inputs,
         chunk_bytes=settings.fusion_chunk_bytes,
         read_ahead_bytes=settings.fusion_read_ahead_bytes,
         threads=settings.fusion_threads,
         method=make_method(policy.method, policy.model_dump()),
     )
-    lineage = _lineage(base, contributions, shares, overrides)
+    lineage = _lineage(base, admitted, shares)
     return repository.base_versions.upload_candidate(base, model, lineage, policy)
 
 
 def _lineage(
-    base: BaseVersion,
-    contributions: Sequence[Contribution],
-    shares: Sequence[float],
-    overrides: Mapping[str, str],
-) -> Iterator[FusedContribution]:
-    pairs = zip(contributions, shares, strict=True)
-    for item, share in sorted(pairs, key=lambda pair: pair[0].contribution_id):
-        yield FusedContribution(
-            contribution_id=item.contribution_id,
-            contributor_id=item.contributor_id,
-            dataset_id=item.dataset_id,
-            base_version=item.base_version,
-            staleness=base.version - item.base_version,
+    base: BaseVersion, admitted: Sequence[Admitted], shares: Sequence[float]
+) -> list[FusedContribution]:
+    lines = [
+        FusedContribution(
+            contribution_id=item.contribution.contribution_id,
+            contributor_id=item.contribution.contributor_id,
+            dataset_id=item.contribution.dataset_id,
+            base_version=item.contribution.base_version,
+            staleness=base.version - item.contribution.base_version,
             coefficient=share,
-            override=overrides.get(item.contribution_id),
+            override=item.override,
         )
+        for item, share in zip(admitted, shares, strict=True)
+    ]
+    return sorted(lines, key=lambda line: line.contribution_id)
 
 
 def _fused(

@@ -14,7 +14,7 @@ from coldfusion_queue.fusion.faults import ContributionFault
 from coldfusion_queue.fusion.inspection import inspect_update
 from coldfusion_queue.fusion.sketch import encode_sketch
 from coldfusion_queue.names import actor
-from coldfusion_queue.records import Contribution, Inspection
+from coldfusion_queue.records import BaseVersion, Contribution, Inspection
 from coldfusion_queue.repository.opening import Opener
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings
@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 
 #: Contributions that are read at a time; each is worked on by one core.
 _AT_A_TIME = 4
-#: Chunks that are held of each: two of its own file, two of its base version's.
-_CHUNKS_EACH = 4
+#: Chunks that are held of each: two of its own file, of its base version's and of the base model.
+_CHUNKS_EACH = 6
 #: Small records that are read at a time.
 _NUM_THREADS = 16
 
@@ -38,14 +38,18 @@ class Inspector:
         repository: whose contributions.
         settings: how much memory may be used.
         opener: opens contributions and base versions.
+        base: the newest base version.
     """
 
-    def __init__(self, repository: Repository, settings: Settings, opener: Opener) -> None:
+    def __init__(
+        self, repository: Repository, settings: Settings, opener: Opener, base: BaseVersion
+    ) -> None:
         self._repository = repository
         self._opener = opener
+        self._base = base
+        self._base_norm: float | None = None
         held = settings.fusion_read_ahead_bytes // (_AT_A_TIME * _CHUNKS_EACH)
         self._chunk_bytes = min(settings.fusion_chunk_bytes, held)
-        self._base_norms: dict[str, float] = {}
         self.found: dict[str, Inspection] = {}
         """What is known so far, by contribution id."""
 
@@ -68,12 +72,10 @@ class Inspector:
         """
         self._recall([item for item in contributions if item.contribution_id not in self.found])
         left = [item for item in contributions if item.contribution_id not in self.found]
-        # The norm of a base version is found with the first contribution to it.
-        first = {
-            item.base_digest: item for item in left if item.base_digest not in self._base_norms
-        }
-        following = [item for item in left if first.get(item.base_digest) is not item]
-        return self._inspect(list(first.values())) | self._inspect(following)
+        faults: dict[str, PermanentError] = {}
+        while left and self._base_norm is None:  # which is found along with the first
+            faults |= self._inspect([left.pop(0)])
+        return faults | self._inspect(left)
 
     def _recall(self, contributions: Sequence[Contribution]) -> None:
         ids = [item.contribution_id for item in contributions]
@@ -81,7 +83,7 @@ class Inspector:
         for item in contributions:
             inspection = recalled.get(item.contribution_id)
             if inspection is not None and inspection.digest == item.shared.digest:
-                self._note(item, inspection)
+                self._note(inspection)
 
     def _inspect(self, contributions: Sequence[Contribution]) -> dict[str, PermanentError]:
         faults: dict[str, PermanentError] = {}
@@ -90,7 +92,7 @@ class Inspector:
             try:
                 for item, look in looks:
                     try:
-                        self._keep(item, look.result())
+                        self._keep(look.result())
                     except ContributionFault as fault:
                         faults[item.contribution_id] = fault.cause
             except BaseException:
@@ -99,33 +101,36 @@ class Inspector:
         return faults
 
     def _look(self, contribution: Contribution) -> Inspection:
-        origin = self._opener.origin(contribution)
+        item, stamp = self._opener.uninspected(contribution)
         facts = inspect_update(
-            self._opener.input(contribution),
-            self._opener.source(origin),
-            origin.digest,
-            base_norm=self._base_norms.get(origin.digest),
+            item,
+            self._opener.source(self._base),
+            self._base.digest,
+            base_norm=self._base_norm,
             chunk_bytes=self._chunk_bytes,
         )
         return Inspection(
             contribution_id=contribution.contribution_id,
             digest=contribution.shared.digest,
+            stamp=stamp,
             norm=facts.norm,
+            base_digest=self._base.digest,
             base_norm=facts.base_norm,
             sketch=encode_sketch(facts.sketch),
             created_at=datetime.now(UTC),
             created_by=actor(),
         )
 
-    def _keep(self, contribution: Contribution, inspection: Inspection) -> None:
-        key = self._repository.keys.inspection(contribution.contribution_id)
+    def _keep(self, inspection: Inspection) -> None:
+        key = self._repository.keys.inspection(inspection.contribution_id)
         self._repository.store.create(key, inspection.to_bytes())
         reach(CrashPoint.FUSE_INSPECTED)
-        self._note(contribution, inspection)
+        self._note(inspection)
 
-    def _note(self, contribution: Contribution, inspection: Inspection) -> None:
-        self.found[contribution.contribution_id] = inspection
-        self._base_norms[contribution.base_digest] = inspection.base_norm
+    def _note(self, inspection: Inspection) -> None:
+        self.found[inspection.contribution_id] = inspection
+        if inspection.base_digest == self._base.digest:
+            self._base_norm = inspection.base_norm
 
 
 def find_inspections(

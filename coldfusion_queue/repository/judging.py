@@ -5,7 +5,7 @@ together with it. All of it is a function of inspections: nothing is read here.
 
 ::
 
-    r_i      = ||Delta_i|| / ||theta_tau||                          relative_norm
+    r_i      = ||Delta_i|| / ||theta_t||                            relative_norm
     z_i      = (ln(r_i) - median(ln(r))) / max(1.4826 * MAD(ln(r)), 0.25)    norm_z
     cosine_i = cos(Delta_i, sum_j(Delta_j / ||Delta_j||))           cosine
 
@@ -136,7 +136,7 @@ def _exceeded(
             Rule.RELATIVE_NORM,
             "relative_norm",
             policy.max_relative_norm,
-            "its delta is so many times as long as its base version",
+            "its delta is so many times as long as the base model",
         ),
         (
             Rule.NORM_Z,

@@ -7,9 +7,15 @@ from coldfusion_queue.errors import (
     LedgerConflictError,
     NotFoundError,
 )
-from coldfusion_queue.fusion.faults import ContributionFault
+from coldfusion_queue.fusion.faults import ContributionFault, attributed
 from coldfusion_queue.fusion.inputs import FusionInput
-from coldfusion_queue.records import BaseVersion, Contribution, LedgerEntry
+from coldfusion_queue.records import (
+    BaseVersion,
+    Contribution,
+    FileRecord,
+    Inspection,
+    LedgerEntry,
+)
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.repository.source import ObjectSource
 
@@ -55,22 +61,58 @@ class Opener:
             raise LedgerConflictError(self._newest.sequence + 1)
         return origin
 
-    def input(self, contribution: Contribution, coefficient: float = 1.0) -> FusionInput:
-        """A contribution for the engine.
+    def uninspected(self, contribution: Contribution) -> tuple[FusionInput, str]:
+        """A contribution whose bytes have to be digested, and the stamp of the object read.
 
         Raises:
-            ContributionFault, LedgerConflictError: as ``origin``.
+            ContributionFault: as ``origin``, or there is no such object.
+            LedgerConflictError: as ``origin``.
         """
+        file = contribution.shared
+        with attributed(contribution.contribution_id):
+            stamp = self._stamp(file)
+        source = ObjectSource(self._repository.store, file, stamp)
+        return self._input(contribution, source, file.digest, 1.0), stamp
+
+    def inspected(
+        self, contribution: Contribution, inspection: Inspection, coefficient: float
+    ) -> FusionInput:
+        """A contribution that was digested when it was inspected.
+
+        It is not digested again if its object is still the one that was read then.
+
+        Raises:
+            ContributionFault, LedgerConflictError: as ``uninspected``.
+        """
+        file = contribution.shared
+        with attributed(contribution.contribution_id):
+            is_same = self._stamp(file) == inspection.stamp
+        source = ObjectSource(self._repository.store, file, inspection.stamp if is_same else None)
+        return self._input(contribution, source, None if is_same else file.digest, coefficient)
+
+    def _input(
+        self,
+        contribution: Contribution,
+        source: ObjectSource,
+        digest: str | None,
+        coefficient: float,
+    ) -> FusionInput:
         origin = self.origin(contribution)
         return FusionInput(
             contribution_id=contribution.contribution_id,
-            source=ObjectSource(self._repository.store, contribution.shared),
-            digest=contribution.shared.digest,
+            source=source,
+            digest=digest,
             form=contribution.form,
             coefficient=coefficient,
             own_base=self.source(origin),
             own_base_digest=origin.digest,
         )
+
+    def _stamp(self, file: FileRecord) -> str:
+        found = self._repository.store.stat(file.key)
+        if found is None:
+            raise NotFoundError("object", file.key, "it was deleted, or never uploaded")
+        return found.stamp
 
     def _version(self, version: int) -> BaseVersion:
         if version not in self._origins:

@@ -9,13 +9,20 @@ __all__ = ["ObjectSource"]
 
 
 class ObjectSource:
-    """Ranged reads of one object; see ``fusion.layout.ByteSource``."""
+    """Ranged reads of one object; see ``fusion.layout.ByteSource``.
 
-    def __init__(self, store: Store, file: FileRecord) -> None:
+    Args:
+        store: where it is.
+        file: what is recorded of it.
+        stamp: ``ObjectInfo.stamp`` that it must have at every read; None takes any.
+    """
+
+    def __init__(self, store: Store, file: FileRecord, stamp: str | None = None) -> None:
         self._store = store
+        self._stamp = stamp
         self.name = file.key
         self.num_bytes = file.num_bytes
 
     def read(self, offset: int, num_bytes: int) -> bytes:
         """Bytes ``offset`` to ``offset + num_bytes``, all of them."""
-        return self._store.read_range(self.name, offset, num_bytes)
+        return self._store.read_range(self.name, offset, num_bytes, stamp=self._stamp)

@@ -7,7 +7,7 @@ import io
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import urllib3
+from minio.datatypes import Object
 from minio.deleteobjects import DeleteObject
 from minio.error import S3Error
 from tenacity import (
@@ -55,6 +56,16 @@ class ObjectInfo:
     num_bytes: int
     last_modified: datetime
     """By the store's clock."""
+    etag: str
+    """The store's own tag of the content; empty if it gives none."""
+
+    @property
+    def stamp(self) -> str:
+        """Tells an object from what it is overwritten with.
+
+        The tag alone may be an MD5 digest, which can be forged; nobody forges the store's clock.
+        """
+        return f"{self.etag} {int(self.last_modified.timestamp())}"
 
 
 class Store:
@@ -139,7 +150,7 @@ class Store:
                 found = self._client.stat_object(self.bucket, key)
         except NotFoundError:
             return None
-        return ObjectInfo(key, found.size or 0, found.last_modified or datetime.now(UTC))
+        return _info(key, found)
 
     def list(self, prefix: str, *, recursive: bool = True) -> Iterator[ObjectInfo]:
         """Objects whose key begins with ``prefix``, in the order of their keys.
@@ -154,7 +165,7 @@ class Store:
                 name = item.object_name or ""
                 # SeaweedFS lists the prefix itself when it was once a directory.
                 if name != prefix:
-                    yield ObjectInfo(name, item.size or 0, item.last_modified or datetime.now(UTC))
+                    yield _info(name, item)
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects; those that do not exist count as deleted."""
@@ -206,16 +217,24 @@ class Store:
         with path.open("rb") as file:
             return self.put_stream(key, iter(lambda: file.read(_READ_BYTES), b""), progress)
 
-    def read_range(self, key: str, offset: int, num_bytes: int) -> bytes:
+    def read_range(
+        self, key: str, offset: int, num_bytes: int, *, stamp: str | None = None
+    ) -> bytes:
         """Read ``num_bytes`` bytes from ``offset``.
+
+        Args:
+            key: the object.
+            offset: of the first byte.
+            num_bytes: how many.
+            stamp: ``ObjectInfo.stamp`` that it must have; None takes any.
 
         Raises:
             NotFoundError: there is no such object.
-            DigestMismatchError: the object ends before the range does.
+            DigestMismatchError: the object ends before the range does, or has another stamp.
         """
         if num_bytes == 0:
             return b""
-        data = self._read(key, offset, num_bytes)
+        data = self._read(key, offset, num_bytes, stamp)
         if len(data) != num_bytes:
             end = f"{len(data)} bytes at offset {offset}"
             raise DigestMismatchError(key, end, f"{num_bytes} bytes")
@@ -334,7 +353,7 @@ class Store:
                 return response.status, "", ""
             return response.status, *code_and_message(response)
 
-    def _read(self, key: str, offset: int, num_bytes: int) -> bytes:
+    def _read(self, key: str, offset: int, num_bytes: int, stamp: str | None = None) -> bytes:
         # The pool repeats requests that fail; this repeats answers that break off half-way.
         retrying = Retrying(
             stop=stop_after_attempt(self._attempts),
@@ -343,11 +362,11 @@ class Store:
             reraise=True,
         )
         try:
-            return retrying(self._read_once, key, offset, num_bytes)
+            return retrying(self._read_once, key, offset, num_bytes, stamp)
         except _BrokenAnswerError as error:
             raise StoreUnavailableError(self.endpoint, "read", key, str(error)) from error
 
-    def _read_once(self, key: str, offset: int, num_bytes: int) -> bytes:
+    def _read_once(self, key: str, offset: int, num_bytes: int, stamp: str | None) -> bytes:
         with self._mapped("read", key):
             try:
                 response = self._client.get_object(self.bucket, key, offset, num_bytes)
@@ -356,6 +375,8 @@ class Store:
                     return b""
                 raise
         try:
+            if stamp is not None:
+                _check_stamp(key, response.headers, stamp)
             return response.data
         except urllib3.exceptions.HTTPError as error:
             raise _BrokenAnswerError(str(error)) from error
@@ -366,6 +387,18 @@ class Store:
 
 class _BrokenAnswerError(Exception):
     """The store began an answer and did not end it."""
+
+
+def _info(key: str, found: Object) -> ObjectInfo:
+    modified = found.last_modified or datetime.now(UTC)
+    return ObjectInfo(key, found.size or 0, modified, (found.etag or "").strip('"'))
+
+
+def _check_stamp(key: str, headers: Mapping[str, str], expected: str) -> None:
+    modified = parsedate_to_datetime(headers["Last-Modified"])
+    got = ObjectInfo(key, 0, modified, headers.get("ETag", "").strip('"')).stamp
+    if got != expected:
+        raise DigestMismatchError(key, f"an object that was written anew ({got})", expected)
 
 
 def _check_digest(file: FileRecord, got: str) -> None:

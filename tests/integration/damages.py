@@ -457,7 +457,7 @@ CASES = [
         Check.VERSIONS_LINE,
         lambda bench: (
             change_line(base_version=1, staleness=1)(bench),
-            decision(5, "carol.t00001", numbers={"coefficient": 0.5, "staleness": 1})(bench),
+            numbers(5, "carol.t00001", staleness=1)(bench),
         ),
     ),
     Case(
@@ -465,7 +465,7 @@ CASES = [
         Check.VERSIONS_LINE,
         lambda bench: (
             change_line(staleness=1)(bench),
-            decision(5, "carol.t00001", numbers={"coefficient": 0.5, "staleness": 1})(bench),
+            numbers(5, "carol.t00001", staleness=1)(bench),
         ),
     ),
     Case("coefficients-too-small", Check.VERSIONS_COEFFICIENTS, scale(1 - 1e-8)),

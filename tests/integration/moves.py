@@ -73,6 +73,7 @@ POLICIES = st.fixed_dictionaries(
         "max_staleness": st.none() | st.integers(0, 2),
         "retain_base_versions": st.integers(1, 2),
         "retain_contributions": st.none() | st.integers(0, 1),
+        "max_copy_cosine": st.none(),  # what nobody trained is the same for all
     },
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,9 +43,9 @@ def reads(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     keys: list[str] = []
     original = repository.store.read_range
 
-    def noted(key: str, offset: int, num_bytes: int) -> bytes:
+    def noted(key: str, offset: int, num_bytes: int, **options: Any) -> bytes:
         keys.append(key)
-        return original(key, offset, num_bytes)
+        return original(key, offset, num_bytes, **options)
 
     monkeypatch.setattr(repository.store, "read_range", noted)
     return keys

@@ -13,7 +13,9 @@ from safetensors.numpy import load_file
 from coldfusion_queue.errors import LedgerConflictError, NotFoundError
 from coldfusion_queue.records import Contribution, Outcome
 from coldfusion_queue.repository import fusing
+from coldfusion_queue.repository.admission import admit
 from coldfusion_queue.repository.fusing import fuse_once, settle
+from coldfusion_queue.repository.inspecting import Inspector
 from coldfusion_queue.repository.opening import Opener
 from coldfusion_queue.repository.policy import change_policy
 from coldfusion_queue.repository.repository import Repository
@@ -472,11 +474,12 @@ def test_the_same_inputs_give_the_same_bits(
         contribute(f"c{seed}", seed=seed)
     newest = repository.ledger.newest()
     opener = Opener(repository, newest)
-    pending = [item.contribution for item in repository.inbox.look().pending]
+    inspector = Inspector(repository, settings, opener, newest.after.base)
+    pending = admit(repository, inspector, newest, repository.inbox.look()).fusable
 
     digests = {
         fusing._upload_fused(
-            repository, settings.model_copy(update=update), opener, newest, list(order), {}
+            repository, settings.model_copy(update=update), newest, opener, list(order)
         ).digest
         for update, order in (
             ({"fusion_threads": 1, "fusion_chunk_bytes": 64 * 2**10}, pending),
