@@ -414,8 +414,8 @@ class Policy(Record):
     """Norm of a contribution's delta at most, as a multiple of the base model's norm; None sets no
     limit."""
     max_norm_z: float | None = Field(6.0, gt=0)
-    """How far above the others' the logarithm of that may be, in robust standard deviations; None
-    sets no limit."""
+    """How far above the others' the logarithm of that may be if it is above 0.1, in robust standard
+    deviations; None sets no limit."""
     min_cosine: float | None = Field(None, ge=-1, lt=1)
     """Cosine of a contribution's delta to the mean direction of the others' at least; None sets no
     limit."""

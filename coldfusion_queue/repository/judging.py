@@ -31,8 +31,11 @@ __all__ = ["Update", "Verdict", "judge"]
 _MIN_OTHERS = 4
 #: Makes the median absolute deviation of normal numbers their standard deviation.
 _MAD_TO_DEVIATION = 1.4826
-#: Least deviation of ln(r): others that are alike by chance are no reason to refuse.
+#: Least deviation of ln(r), however much the others are alike.
 _MIN_DEVIATION = 0.25
+#: Shorter deltas are not refused for being longer than others, because they may have trained for a
+#: hundred epochs while the others trained for one.
+_ORDINARY_NORM = 0.1
 
 _REMEDY = "an operator can fuse it nevertheless, with 'coldfusion contribute ID --override REASON'"
 
@@ -131,6 +134,7 @@ def _exceeded(
 ) -> tuple[Rule | None, str]:
     """The first limit that is exceeded, and the sentence for it."""
     whose = f"{twin.contribution_id} of {twin.contributor_id}" if twin else ""
+    is_long = numbers["relative_norm"] > _ORDINARY_NORM
     limits = (
         (
             Rule.RELATIVE_NORM,
@@ -141,7 +145,7 @@ def _exceeded(
         (
             Rule.NORM_Z,
             "norm_z",
-            policy.max_norm_z,
+            policy.max_norm_z if is_long else None,
             "its delta is longer than others by so many robust standard deviations",
         ),
         (

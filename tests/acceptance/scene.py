@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from datetime import UTC, datetime
 
 import numpy as np
@@ -85,11 +86,15 @@ class Scene:
         return not all(self.world.runs(name) for name in WORKERS.values())
 
     def commit_elsewhere(self, submission: Submission) -> None:
-        """Commit the first turn of a submission from here, every delta the same number."""
+        """Commit the first turn of a submission from here: a short delta in its own direction."""
         base = self.repository.ledger.base_version()
         path = self.world.temporary / "base.safetensors"
         self.repository.store.download(base.model, path)
-        delta = {name: np.full_like(tensor, 0.01) for name, tensor in load_file(path).items()}
+        generator = np.random.default_rng(zlib.crc32(submission.submission_id.encode()))
+        delta = {
+            name: (1e-6 * generator.standard_normal(tensor.shape)).astype(tensor.dtype)
+            for name, tensor in load_file(path).items()
+        }
         save_file(delta, path)
         name = contribution_id(submission.submission_id, 1)
         attempt, files = self.repository.contributions.upload(name, {"shared.safetensors": path})

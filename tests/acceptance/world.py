@@ -332,7 +332,8 @@ class World:
         for name in submission_ids:
             turns = self.state(name)["committed_turns"]
             mine = sorted(item for item in fused if item.startswith(f"{name}."))
-            assert mine == [f"{name}.t{turn:05d}" for turn in range(1, turns + 1)]
+            expected = [f"{name}.t{turn:05d}" for turn in range(1, turns + 1)]
+            assert mine == expected, [item for item in self.decisions() if item.rule]
 
     def wait_complete(self, *submission_ids: str, seconds: float = 60) -> None:
         """Until all turns are committed and fused, each once; the auditor then finds nothing."""

@@ -182,13 +182,13 @@ def test_what_was_fused_lately_is_the_standard_for_one_alone(
     for seed in range(4):
         contribute(f"c{seed}", seed=seed)
         fuse_once(repository, settings)
-    contribute("long", seed=9, change=scaled(20))
+    contribute("long", seed=9, change=scaled(40))
 
     fuse_once(repository, settings)
 
     decision = decided(repository)["long"]
     assert (decision.outcome, decision.rule) == (Outcome.REFUSED, Rule.NORM_Z)
-    assert decision.numbers["norm_z"] == pytest.approx(np.log(20) / 0.25, rel=0.05)
+    assert decision.numbers["norm_z"] == pytest.approx(np.log(40) / 0.25, rel=0.05)
 
 
 def test_a_copy_of_somebody_elses_is_refused_whatever_its_size_and_dtype(

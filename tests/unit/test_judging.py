@@ -39,7 +39,9 @@ def update(
     inspection = Inspection(
         contribution_id=name,
         digest="0" * 64,
+        stamp="tag 1",
         norm=norm,
+        base_digest="1" * 64,
         base_norm=1.0,
         sketch=encode_sketch(norm * direction / max(np.linalg.norm(direction), 1e-30)),
         created_at=NOW,
@@ -96,6 +98,17 @@ def test_a_short_delta_is_harmless() -> None:
 
     assert verdict.numbers["norm_z"] < -10
     assert verdict.rule is None
+
+
+@pytest.mark.parametrize(("norm", "is_refused"), [(0.09, False), (0.11, True)])
+def test_a_delta_of_ordinary_length_may_be_much_longer_than_others(
+    norm: float, is_refused: bool
+) -> None:
+    short = [update(name, norm=0.0001) for name in "abcdefg"]
+
+    found = rules(policy(max_norm_z=6), [update("x", norm=norm)], short)
+
+    assert found == ({"x": Rule.NORM_Z} if is_refused else {})
 
 
 def test_two_of_eight_cannot_hide_each_other() -> None:
