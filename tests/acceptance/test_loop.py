@@ -297,6 +297,46 @@ def test_a_model_finetuned_elsewhere_is_contributed_and_fused(
     assert shown["decision"]["version"] > newest
 
 
+def test_a_model_that_moved_too_far_is_refused_shown_and_let_in_by_an_operator(
+    world: World, standing: Standing, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    import torch
+    from transformers import AutoTokenizer, BertModel
+
+    model = BertModel.from_pretrained(tiny_model_dir)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4)
+    model.save_pretrained(tmp_path / "far")
+    AutoTokenizer.from_pretrained(tiny_model_dir).save_pretrained(tmp_path / "far")
+    version = ("--base-version", 0)
+    done = world.run("coldfusion", "contribute", tmp_path / "far", *version, "--json")
+    name = done.json()["contribution"]
+
+    # Refused, and everybody is told why
+    eventually(lambda: world.repository.contributions.decision(name))
+    shown = world.run("coldfusion", "show", name)
+    assert "decision.rule  relative_norm" in shown.stdout
+    assert "relative_norm is 3" in shown.stdout
+    assert "limits.max_relative_norm  1" in shown.stdout
+    assert "sketch" not in shown.stdout
+    # Only with a reason, and only with nothing that is its own already
+    for arguments in ((), ("--override", " "), ("--override", "x", *version)):
+        assert world.run("coldfusion", "contribute", name, *arguments).code == 2
+    done = world.run("coldfusion", "contribute", name, "--override", "as a test", "--json")
+    again = done.json()["contribution"]
+    assert again != name
+
+    data = write_rows(world.data / "with-far.jsonl", rows("single"))
+    world.submit(data, *QUICK)
+    decision = eventually(lambda: world.repository.contributions.decision(again))
+    assert decision.outcome == "fused"
+    lineage = world.run("coldfusion", "show", decision.version, "--json").json()
+    reasons = {line["contribution_id"]: line["override"] for line in lineage["fused"]}
+    assert reasons[again] == "as a test"
+    assert set(reasons.values()) == {None, "as a test"}
+
+
 def test_three_tasks_of_one_turn_make_one_contribution(world: World) -> None:
     from coldfusion_queue.queue.app import make_app
 
