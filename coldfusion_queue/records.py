@@ -404,12 +404,32 @@ class Policy(Record):
     """Examples beyond which a dataset counts no more, if ``importance`` is ``capped``."""
     server_learning_rate: float = Field(1.0, gt=0)
     """eta: how far the base model moves along the averaged delta."""
-    method: Literal["mean", "median", "trimmed_mean", "task_arithmetic"] = "mean"
+    method: Literal[
+        "mean",
+        "median",
+        "trimmed_mean",
+        "task_arithmetic",
+        "clipped_mean",
+        "centered_clip",
+        "geometric_median",
+        "ties",
+        "dare",
+    ] = "mean"
     """How deltas are combined; ``docs/fusion.md`` says what each method does."""
     trim_fraction: float = Field(0.2, ge=0, lt=0.5)
     """Share of the contributions that ``trimmed_mean`` leaves out at either end of each element."""
     task_arithmetic_scale: float = Field(0.3, gt=0)
     """What ``task_arithmetic`` multiplies the sum of the deltas by; 1 / K would give the mean."""
+    clip_factor: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """Where ``clipped_mean`` and ``centered_clip`` clip, as a multiple of the median norm."""
+    clip_iterations: int = Field(3, ge=1, le=1000)
+    """Steps of ``centered_clip`` towards its center, from zero; one gives ``clipped_mean``."""
+    ties_density: float = Field(0.2, gt=0, le=1)
+    """Share of each contribution's numbers, the largest, that ``ties`` keeps."""
+    ties_scale: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """What ``ties`` multiplies the mean of the agreeing numbers by."""
+    dare_drop: float = Field(0.9, ge=0, lt=1)
+    """Probability with which ``dare`` drops a number; the others are divided by 1 minus it."""
     max_relative_norm: float | None = Field(1.0, gt=0)
     """Norm of a contribution's delta at most, as a multiple of the base model's norm; None sets no
     limit."""

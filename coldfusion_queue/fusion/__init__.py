@@ -13,6 +13,7 @@ It knows neither the object store nor Redis; files come in as ``ByteSource`` obj
 ``terms``           the numbers that go into it, block by block
 ``combine``         fuses one chunk; finds out whose fault it is when that fails
 ``reader``          reads one file chunk by chunk and verifies its digest
+``surveying``       shows a survey all deltas, before they are combined
 ``faults``          errors that are one contribution's own
 ``stream``          ``fuse_stream``, which ties them together
 ==================  ==============================================================================

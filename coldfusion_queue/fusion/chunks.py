@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from coldfusion_queue.errors import UsageError
-from coldfusion_queue.fusion.dtypes import DTYPE_BYTES
+from coldfusion_queue.fusion.dtypes import DTYPE_BYTES, FLOAT_DTYPES
 from coldfusion_queue.fusion.layout import TensorLayout
 
 __all__ = [
@@ -52,6 +52,11 @@ class Run:
         """Elements of all pieces."""
         return sum(piece.num_elements for piece in self.pieces)
 
+    @property
+    def num_floats(self) -> int:
+        """How many of them are fused: all or none."""
+        return self.num_elements if self.dtype in FLOAT_DTYPES else 0
+
     def tensor_at(self, element: int) -> str:
         """Name of the tensor that an element of the run belongs to."""
         for piece in self.pieces:
@@ -66,6 +71,11 @@ class Chunk:
     """What is read, fused and written in one go: consecutive bytes of the base model's data."""
 
     runs: tuple[Run, ...]
+
+    @property
+    def num_floats(self) -> int:
+        """How many elements of it are fused; the others are copied."""
+        return sum(run.num_floats for run in self.runs)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from coldfusion_queue.fusion.chunks import Chunk, Run
 from coldfusion_queue.fusion.dtypes import FLOAT_DTYPES, encode, is_finite
 from coldfusion_queue.fusion.faults import ContributionFault
 from coldfusion_queue.fusion.inputs import Member
-from coldfusion_queue.fusion.methods.method import Method
+from coldfusion_queue.fusion.methods.method import Block, Combination
 from coldfusion_queue.fusion.reader import ChunkData, SourceReader
 from coldfusion_queue.fusion.terms import Terms
 
@@ -25,21 +25,15 @@ class Combiner:
 
     base: SourceReader
     members: Sequence[Member]
-    method: Method
+    combination: Combination
 
-    @property
-    def readers(self) -> tuple[SourceReader, ...]:
-        """Every open file once."""
-        found = [self.base, *(member.reader for member in self.members)]
-        found += [member.reference for member in self.members if member.reference is not None]
-        return tuple(dict.fromkeys(found))
-
-    def combine(self, chunk: Chunk, data: Mapping[SourceReader, ChunkData]) -> bytes:
+    def combine(self, chunk: Chunk, data: Mapping[SourceReader, ChunkData], first: int) -> bytes:
         """Bytes of the fused model for a chunk.
 
         Args:
             chunk: what was read.
-            data: what each of the ``readers`` holds for it.
+            data: what each file holds for it.
+            first: index of its first floating-point element among those of the base model.
 
         Raises:
             ContributionFault: a contribution holds NaN or infinities, or takes the sum beyond
@@ -50,25 +44,28 @@ class Combiner:
         # Sums that leave the range are found afterwards; numpy need not warn of them.
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             for index, run in enumerate(chunk.runs):
-                parts += self._combine_run(index, run, data)
+                parts += self._combine_run(index, run, data, first)
+                first += run.num_floats
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _combine_run(
-        self, index: int, run: Run, data: Mapping[SourceReader, ChunkData]
+        self, index: int, run: Run, data: Mapping[SourceReader, ChunkData], first: int
     ) -> Iterator[bytes]:
         if run.dtype not in FLOAT_DTYPES:
             yield data[self.base].copy_of(index)
             return
         terms = Terms(self.base, self.members, index, run, data)
-        size = self.method.block_elements(len(self.members))
-        for first in range(0, run.num_elements, size):
-            block = slice(first, min(first + size, run.num_elements))
-            yield self._combine_block(terms, run, block)
+        size = self.combination.block_elements(len(self.members))
+        for start in range(0, run.num_elements, size):
+            block = slice(start, min(start + size, run.num_elements))
+            yield self._combine_block(terms, run, block, first + start)
 
-    def _combine_block(self, terms: Terms, run: Run, block: slice) -> bytes:
-        hides = self.method.hides_non_finite
+    def _combine_block(self, terms: Terms, run: Run, block: slice, first: int) -> bytes:
+        hides = self.combination.hides_non_finite
         deltas = terms.finite_deltas(block) if hides else terms.deltas(block)
-        total = self.method.combine(deltas, [member.coefficient for member in self.members])
+        coefficients = [member.coefficient for member in self.members]
+        ids = [member.contribution_id for member in self.members]
+        total = self.combination.combine(Block(deltas, coefficients, ids, first))
         total += terms.base(block)
         encoded = encode(total, run.dtype)
         # What was not looked at before reaches the sum if it is not finite.

@@ -14,7 +14,7 @@ from coldfusion_queue.fusion.faults import attributed
 from coldfusion_queue.fusion.layout import ByteSource, TensorLayout
 from coldfusion_queue.fusion.reader import SourceReader
 
-__all__ = ["FusionInput", "Member", "check_inputs", "open_members"]
+__all__ = ["FusionInput", "Member", "check_inputs", "files_of", "open_members"]
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,13 @@ def open_members(
         )
         for item, reader in zip(ordered, readers, strict=True)
     ]
+
+
+def files_of(members: Sequence[Member]) -> tuple[SourceReader, ...]:
+    """Every file that the deltas of contributions come from, once."""
+    found = [member.reader for member in members]
+    found += [member.reference for member in members if member.reference is not None]
+    return tuple(dict.fromkeys(found))
 
 
 def _old_bases(

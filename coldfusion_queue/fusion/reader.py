@@ -32,9 +32,10 @@ class ChunkData:
 class SourceReader:
     """One open file of a fusion.
 
-    A file whose tensors are in the base model's order is read from beginning to end, and hashed
-    on the way. Another one is hashed beforehand by ``verify_beforehand``. The chunks of one
-    reader are read one after the other, while other readers read theirs.
+    A file whose tensors are in the base model's order is read from beginning to end, once or
+    several times, and hashed on the way each time. Another one is hashed once, by
+    ``verify_beforehand``. The chunks of one reader are read one after the other, while other
+    readers read theirs.
     """
 
     def __init__(
@@ -42,7 +43,8 @@ class SourceReader:
     ) -> None:
         self._source = source
         self._digest = digest
-        self._hash = hashlib.sha256(layout.header)
+        self._header_hash = hashlib.sha256(layout.header)
+        self._hash = self._header_hash.copy()
         self._header_bytes = len(layout.header)
         self._is_hashed_on_the_way = True
         self.blamed = blamed
@@ -87,6 +89,11 @@ class SourceReader:
                 end = min(start + part_bytes, self._source.num_bytes)
                 self._hash.update(self._read_range(start, end))
         self.verify()
+
+    def rewind(self) -> None:
+        """Begin to read the chunks, from the first on."""
+        if self._is_hashed_on_the_way:
+            self._hash = self._header_hash.copy()
 
     def read(self, chunk: Chunk) -> ChunkData:
         """Read what the file holds for a chunk.

@@ -1,4 +1,4 @@
-"""The fusion itself: chunk by chunk, in one pass over all files, in bounded memory.
+"""The fusion itself: chunk by chunk, in one pass or a few over all files, in bounded memory.
 
 ::
 
@@ -7,24 +7,33 @@
 
 The deltas are combined into u by a method, before theta_t is added, in float32 (float64 where the
 base model has F64), in the order of the contribution ids, and rounded to the base model's dtype
-once. Hence the same inputs give the same bits, whatever the chunks and threads.
+once. Hence the same inputs give the same bits, whatever the chunks and threads. A method that has
+to know all deltas beforehand surveys them, in one or two passes of their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import accumulate
 
 from coldfusion_queue.errors import UsageError
 from coldfusion_queue.fusion.chunks import LARGEST_ELEMENT, Chunk, plan_chunks
 from coldfusion_queue.fusion.combine import Combiner
 from coldfusion_queue.fusion.compatibility import check_layout
 from coldfusion_queue.fusion.faults import ContributionFault
-from coldfusion_queue.fusion.inputs import FusionInput, check_inputs, open_members
+from coldfusion_queue.fusion.inputs import (
+    FusionInput,
+    Member,
+    check_inputs,
+    files_of,
+    open_members,
+)
 from coldfusion_queue.fusion.layout import ByteSource
 from coldfusion_queue.fusion.methods.mean import Mean
-from coldfusion_queue.fusion.methods.method import Method
+from coldfusion_queue.fusion.methods.method import Combination, Method, Survey
 from coldfusion_queue.fusion.reader import ChunkData, SourceReader
+from coldfusion_queue.fusion.surveying import Surveyor
 
 __all__ = ["ContributionFault", "FusionInput", "check_layout", "fuse_stream"]
 
@@ -52,7 +61,8 @@ def fuse_stream(
         inputs: K >= 1 contributions with ids of their own, in any order.
         chunk_bytes: size of a chunk at most, in bytes of the base model; 8 or more. Each open
             file takes at most two chunks of memory (in its own dtypes), and what is fused four. A
-            method adds some MiB, however many contributions there are.
+            method adds some MiB, however many contributions there are, and a survey up to one MiB
+            for each of them.
         read_ahead_bytes: what all open files may hold together, counted in the base model's
             dtypes; chunks are made smaller for it, down to 8 bytes, so that memory does not grow
             with K. None sets no limit.
@@ -76,20 +86,23 @@ def fuse_stream(
         DigestMismatchError: the base model's file is not the recorded one.
         RetryableError: what a source raises passes unchanged; it is nobody's fault.
 
-    Cost: O(K * P) time for P parameters, every file read once; a contribution whose tensors are
-    in another order than the base model's is read twice, to verify its digest.
+    Cost: O(K * P) time for P parameters, every file read once, and once more for each survey of
+    the method; a contribution whose tensors are in another order than the base model's is read
+    once more, to verify its digest.
     """
     ordered = check_inputs(inputs)
+    ids = [item.contribution_id for item in ordered]
+    step = method.begin(ids, [item.coefficient for item in ordered])
     if threads < 1:
         raise UsageError("number of threads", str(threads), "1 or more")
     base_reader = SourceReader.open(base, base_digest, None)
     with ThreadPoolExecutor(threads) as pool:
         members = open_members(base, base_reader, ordered, pool)
-    combiner = Combiner(base_reader, members, method)
+    files = tuple(dict.fromkeys([base_reader, *files_of(members)]))
     if read_ahead_bytes is not None:
-        chunk_bytes = min(chunk_bytes, _share(read_ahead_bytes, len(combiner.readers)))
+        chunk_bytes = min(chunk_bytes, _share(read_ahead_bytes, len(files)))
     chunks = plan_chunks(base_reader.layout, chunk_bytes)
-    return _generate(combiner, chunks, chunk_bytes, threads)
+    return _generate(files, members, step, chunks, chunk_bytes, threads)
 
 
 def _share(read_ahead_bytes: int, num_files: int) -> int:
@@ -98,19 +111,46 @@ def _share(read_ahead_bytes: int, num_files: int) -> int:
 
 
 def _generate(
-    combiner: Combiner, chunks: Sequence[Chunk], chunk_bytes: int, threads: int
+    files: Sequence[SourceReader],
+    members: Sequence[Member],
+    step: Survey | Combination,
+    chunks: Sequence[Chunk],
+    chunk_bytes: int,
+    threads: int,
 ) -> Generator[bytes, None, None]:
+    """See ``fuse_stream``; the first of the files is the base model."""
+    base = files[0]
     pool = ThreadPoolExecutor(threads, thread_name_prefix="fuse")
     try:
-        for _ in pool.map(lambda reader: reader.verify_beforehand(chunk_bytes), combiner.readers):
+        for _ in pool.map(lambda reader: reader.verify_beforehand(chunk_bytes), files):
             pass
-        yield combiner.base.layout.header
-        ahead = _ReadAhead(combiner.readers, chunks, pool)
-        for chunk in chunks:
+        while isinstance(step, Survey):
+            step = _surveyed(step, base, members, chunks, pool)
+        combiner = Combiner(base, members, step)
+        yield base.layout.header
+        ahead = _ReadAhead(files, chunks, pool)
+        firsts = accumulate((chunk.num_floats for chunk in chunks), initial=0)
+        for chunk, first in zip(chunks, firsts, strict=False):
             # One expression, so that nothing keeps what was read alive during the yield.
-            yield combiner.combine(chunk, ahead.take())
+            yield combiner.combine(chunk, ahead.take(), first)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _surveyed(
+    survey: Survey,
+    base: SourceReader,
+    members: Sequence[Member],
+    chunks: Sequence[Chunk],
+    pool: ThreadPoolExecutor,
+) -> Survey | Combination:
+    """What follows from a pass over all deltas; the base model is read if one is relative to it."""
+    surveyor = Surveyor(base, members, survey)
+    ahead = _ReadAhead(files_of(members), chunks, pool)
+    for chunk in chunks:
+        surveyor.look(chunk, ahead.take())
+    surveyor.finish()
+    return survey.result()
 
 
 class _ReadAhead:
@@ -123,6 +163,8 @@ class _ReadAhead:
         self._remaining = iter(chunks)
         self._pool = pool
         self._pending: list[Future[ChunkData]] = []
+        for reader in readers:
+            reader.rewind()
         self._start_next()
 
     def take(self) -> dict[SourceReader, ChunkData]:

@@ -268,6 +268,14 @@ def test_hyperparameters_out_of_range_are_refused(field: str, value: object) -> 
         ("trim_fraction", 0.5),
         ("trim_fraction", -0.1),
         ("task_arithmetic_scale", 0.0),
+        ("clip_factor", 0.0),
+        ("clip_factor", float("inf")),
+        ("clip_iterations", 0),
+        ("ties_density", 0.0),
+        ("ties_density", 1.1),
+        ("ties_scale", 0.0),
+        ("dare_drop", 1.0),
+        ("dare_drop", -0.1),
     ],
 )
 def test_policies_out_of_range_are_refused(field: str, value: object) -> None:
@@ -277,7 +285,7 @@ def test_policies_out_of_range_are_refused(field: str, value: object) -> None:
 
 def test_a_policy_from_before_there_were_several_methods_is_read() -> None:
     old = Policy().model_dump(mode="json")
-    del old["trim_fraction"], old["task_arithmetic_scale"]
+    del old["trim_fraction"], old["task_arithmetic_scale"], old["clip_factor"], old["dare_drop"]
 
     assert Policy.from_bytes(json.dumps(old).encode(), "policy") == Policy()
 

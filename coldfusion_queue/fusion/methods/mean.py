@@ -15,21 +15,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from coldfusion_queue.fusion.dtypes import Floats
-from coldfusion_queue.fusion.methods.method import Method
+from coldfusion_queue.fusion.methods.method import Block, ElementMethod
 
 __all__ = ["Mean", "weighted_sum"]
 
 
 @dataclass(frozen=True)
-class Mean(Method):
+class Mean(ElementMethod):
     """The weighted mean; NaN and infinities pass through to the result."""
 
-    def combine(self, deltas: Iterable[Floats], coefficients: Sequence[float]) -> Floats:
-        """See ``Method.combine``; any coefficients will do.
+    def combine(self, block: Block) -> Floats:
+        """See ``Combination.combine``; any coefficients will do.
 
         Cost: O(K * n) time, memory for two arrays of shape (n,) and one delta.
         """
-        return weighted_sum(deltas, coefficients)
+        return weighted_sum(block.deltas, block.coefficients)
 
 
 def weighted_sum(deltas: Iterable[Floats], coefficients: Sequence[float]) -> Floats:

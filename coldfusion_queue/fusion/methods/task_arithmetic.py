@@ -11,27 +11,26 @@ Source: Ilharco et al. 2022, Editing Models with Task Arithmetic, arXiv:2212.040
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from coldfusion_queue.fusion.dtypes import Floats
 from coldfusion_queue.fusion.methods.mean import weighted_sum
-from coldfusion_queue.fusion.methods.method import Method
+from coldfusion_queue.fusion.methods.method import Block, ElementMethod
 
 __all__ = ["TaskArithmetic"]
 
 
 @dataclass(frozen=True)
-class TaskArithmetic(Method):
+class TaskArithmetic(ElementMethod):
     """The scaled sum; NaN and infinities pass through to the result."""
 
     task_arithmetic_scale: float = 0.3
     """What the sum is multiplied by; > 0."""
 
-    def combine(self, deltas: Iterable[Floats], coefficients: Sequence[float]) -> Floats:
-        """See ``Method.combine``; any coefficients will do.
+    def combine(self, block: Block) -> Floats:
+        """See ``Combination.combine``; any coefficients will do.
 
         Cost: that of the mean.
         """
-        factor = self.task_arithmetic_scale * len(coefficients)
-        return weighted_sum(deltas, [factor * each for each in coefficients])
+        factor = self.task_arithmetic_scale * len(block.coefficients)
+        return weighted_sum(block.deltas, [factor * each for each in block.coefficients])

@@ -106,6 +106,7 @@ def fuse_bytes(
     chunk_bytes: int = 64,
     threads: int = 2,
     method: Method = _MEAN,
+    read_ahead_bytes: int | None = None,
 ) -> bytes:
     source = MemorySource("base.safetensors", base)
     return b"".join(
@@ -114,6 +115,7 @@ def fuse_bytes(
             digest_of(base),
             inputs,
             chunk_bytes=chunk_bytes,
+            read_ahead_bytes=read_ahead_bytes,
             threads=threads,
             method=method,
         )

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
+from coldfusion_queue.fusion.methods import make_method
 from coldfusion_queue.fusion.stream import FusionInput, fuse_stream
 
 from .files import MemorySource, contribution, digest_of, file_of, fuse, fuse_bytes, with_header
@@ -124,6 +125,24 @@ def test_what_all_files_hold_together_does_not_grow_with_their_number(num_inputs
 
     assert limit / 2 < ledger.most <= limit + headers
     assert fused == fuse_bytes(data, inputs, CHUNK)
+
+
+@pytest.mark.parametrize("name", ["geometric_median", "ties"])
+def test_a_survey_holds_no_more_than_the_fusion_itself(name: str) -> None:
+    ledger = Ledger()
+    data = a_model(1.0)
+    inputs = counted_inputs(data, ledger, 4, "full")
+    base = counted(MemorySource("base", data), ledger)
+    method = make_method(name, {})
+    most_ahead = 2 * CHUNK * 5 + 100_000
+
+    parts = fuse_stream(base, digest_of(data), inputs, chunk_bytes=CHUNK, threads=4, method=method)
+    next(parts)  # what comes first comes after all surveys
+
+    assert CHUNK * 5 <= ledger.most <= most_ahead
+    assert sum(map(len, parts)) > 0
+    assert ledger.most <= most_ahead
+    assert ledger.held == 0
 
 
 @contextmanager
