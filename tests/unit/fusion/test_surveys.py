@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from safetensors.numpy import load
 from coldfusion_queue.errors import DigestMismatchError, IncompatibleModelError, UsageError
 from coldfusion_queue.fusion.methods import gram, make_method
 from coldfusion_queue.fusion.methods.gram import GramSurvey, WeightedSum
-from coldfusion_queue.fusion.methods.method import Combination, Survey
+from coldfusion_queue.fusion.methods.method import Combination, Method, Survey
 from coldfusion_queue.fusion.methods.top import TopSurvey
 from coldfusion_queue.fusion.stream import ContributionFault, FusionInput, fuse_stream
 
@@ -247,6 +248,19 @@ def test_a_contribution_drops_the_same_numbers_whatever_it_is_fused_with() -> No
     assert alone.tobytes() == beside.tobytes()
 
 
+def test_the_place_of_a_number_is_counted_without_buffers() -> None:
+    ones, method = np.ones(9, np.float32), make_method("dare", {"dare_drop": 0.5})
+    without = {"a": ones, "b": ones}
+    beside = {"a": ones, "n": np.arange(3), "b": ones}
+
+    one, other = (
+        load(fuse_bytes(data, [contribution("c", data)], 8, method=method))
+        for data in (file_of(without), file_of(beside))
+    )
+
+    assert one["b"].tolist() == other["b"].tolist()
+
+
 def test_contributions_drop_numbers_independently() -> None:
     method = make_method("dare", {"dare_drop": 0.5})
     one, size = np.ones(40_000), 40_000
@@ -281,6 +295,49 @@ def test_sixty_four_contributions_are_fused(name: str) -> None:
     inputs = inputs_of([delta.astype(np.float32) for delta in deltas_of(64, 100)])
     fused = load(fuse_bytes(file_of({"w": base}), inputs, 128, method=a_method(name)))
     assert np.abs(fused["w"]).max() > 0
+
+
+@dataclass(frozen=True)
+class Recording(Method):
+    """Writes down what its survey is shown."""
+
+    seen: list[np.ndarray] = field(default_factory=list)
+
+    def begin(self, ids: Sequence[str], coefficients: Sequence[float]) -> Survey:
+        del ids
+        return _Recorder(self.seen, tuple(coefficients))
+
+
+class _Recorder(Survey):
+    block_elements = 16
+    dtype = np.dtype(np.float64)
+
+    def __init__(self, seen: list[np.ndarray], factors: tuple[float, ...]) -> None:
+        self.seen = seen
+        self.factors = factors
+
+    def observe(self, deltas: np.ndarray) -> None:
+        self.seen.append(deltas.copy())
+
+    def result(self) -> Combination:
+        return WeightedSum(self.factors)
+
+
+@pytest.mark.parametrize("chunk_bytes", [8, 36, 1 << 10])
+def test_a_survey_is_shown_the_same_blocks_whatever_the_chunks(chunk_bytes: int) -> None:
+    base = model(0, {"a": (30,), "b": (9,)}) | {"n": np.arange(3)} | model(1, {"c": (20,)})
+    models = [model(seed, {"a": (30,), "b": (9,), "c": (20,)}) for seed in (2, 3)]
+    inputs = [
+        contribution(f"c{index}", file_of({**each, "n": np.arange(3)}), 0.5)
+        for index, each in enumerate(models)
+    ]
+    method = Recording()
+
+    fuse_bytes(file_of(base), inputs, chunk_bytes, method=method)
+
+    assert [block.shape for block in method.seen] == [(2, 16)] * 3 + [(2, 11)]
+    expected = [np.concatenate([each[name] for name in "abc"]) for each in models]
+    assert np.hstack(method.seen).tolist() == np.stack(expected).tolist()
 
 
 @pytest.mark.parametrize("name", SURVEYED)
@@ -380,9 +437,8 @@ def test_the_digest_of_what_is_random_or_ranked_is_the_same_on_every_machine() -
 def test_inner_products_in_another_order_give_the_same_bits(
     name: str, weights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base = file_of({"w": np.ones(5000, np.float32)})
-    deltas = [delta.astype(np.float32) for delta in deltas_of(7, 5000)]
-    inputs = inputs_of(deltas, weights_of(weights, 7, 1.0))
+    base = file_of({"w": np.ones(5000)})  # float64, where every bit of a factor shows
+    inputs = inputs_of(deltas_of(7, 5000), weights_of(weights, 7, 1.0))
     expected = fuse_bytes(base, inputs, 1 << 12, method=a_method(name))
     observe = GramSurvey.observe
     monkeypatch.setattr(
