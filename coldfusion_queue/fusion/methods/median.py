@@ -20,7 +20,7 @@ import numpy as np
 
 from coldfusion_queue.fusion.dtypes import Floats
 from coldfusion_queue.fusion.methods.ordered import OrderedMethod
-from coldfusion_queue.fusion.methods.sorting import select_ranks
+from coldfusion_queue.fusion.methods.sorting import select_ranks, sort_with_origins
 
 __all__ = ["Median"]
 
@@ -32,8 +32,8 @@ _UNITS = 1 << 40
 class Median(OrderedMethod):
     """The weighted median.
 
-    Cost: with equal weights O(K * log(K)^2 * n) time in minima and maxima, else O(K * log(K) * n)
-    in a sort of each element. Memory for K + 1 arrays of shape (n,), else six times as much.
+    Cost: O(K * log(K)^2 * n) time in minima and maxima, with unequal weights several times as much
+    as with equal ones; see ``sort_with_origins``. Memory for K + 1 arrays of shape (n,).
     """
 
     def _of_equal(self, rows: list[Floats]) -> Floats:
@@ -43,22 +43,17 @@ class Median(OrderedMethod):
         a, b = select_ranks(rows, [middle - 1, middle])
         return _midpoint(a, b)
 
-    def _of_weighted(self, rows: Floats, weights: Floats) -> Floats:
+    def _of_weighted(self, rows: list[Floats], weights: Floats) -> Floats:
         units = np.rint(weights * _UNITS).astype(np.int64)
-        order = np.argsort(rows, axis=0, kind="stable")
-        ordered = np.take_along_axis(rows, order, axis=0)
-        # Twice what is above half. Weights are rounded quotients, so half is met to rounding.
-        excess = 2 * np.cumsum(units[order], axis=0) - units.sum()
-        a = _first(ordered, excess >= -len(rows))
-        b = _first(ordered, excess > len(rows))
+        a, b = np.empty_like(rows[0]), np.empty_like(rows[0])
+        # Twice what the deltas so far weigh above half of the whole. Weights are rounded quotients,
+        # so half is met to rounding.
+        excess = np.full(len(a), -units.sum())
+        for numbers, origins in sort_with_origins(rows, range(len(rows))):
+            np.copyto(a, numbers, where=excess < -len(rows))
+            np.copyto(b, numbers, where=excess <= len(rows))
+            excess += (2 * units)[origins]
         return _midpoint(a, b)
-
-
-def _first(ordered: Floats, reached: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Floats:
-    """For each column the first number at which ``reached`` is true; both have shape (K, n)."""
-    ranks = reached.argmax(axis=0)
-    found: Floats = np.take_along_axis(ordered, ranks[np.newaxis], axis=0)[0]
-    return found
 
 
 def _midpoint(a: Floats, b: Floats) -> Floats:

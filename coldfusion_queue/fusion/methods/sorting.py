@@ -13,10 +13,11 @@ from collections.abc import Collection, Iterator
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coldfusion_queue.fusion.dtypes import Floats
 
-__all__ = ["comparators", "select_ranks"]
+__all__ = ["comparators", "select_ranks", "sort_with_origins"]
 
 
 def comparators(num_rows: int) -> Iterator[tuple[int, int]]:
@@ -60,6 +61,58 @@ def select_ranks(rows: list[Floats], ranks: Collection[int]) -> list[Floats]:
         else:
             np.maximum(rows[a], rows[b], out=rows[b])
     return [rows[rank] for rank in ranks]
+
+
+def sort_with_origins(
+    rows: list[Floats], ranks: range
+) -> Iterator[tuple[Floats, NDArray[np.int64]]]:
+    """The same, with the row that each number is from; equal numbers rank in the order of rows.
+
+    float32 numbers are sorted by the network as float64, whose last bits hold the row and go with
+    its number. float64 has no bits to spare: such numbers are sorted one element after the other,
+    which takes several times as long.
+
+    Args:
+        rows: K >= 1 arrays of finite numbers, of shape (n,); not written to.
+        ranks: which ones, 0 being the smallest.
+
+    Yields:
+        For each rank the numbers and the indices of their rows, both of shape (n,). A number
+        that is -0.0 ranks as 0.0 and may be given as that.
+
+    Cost: O(K * log(K)^2 * n) time for float32, memory for 2 * K + 1 rows.
+    """
+    return _by_tags(rows, ranks) if rows[0].dtype == np.float32 else _by_argsort(rows, ranks)
+
+
+def _by_argsort(rows: list[Floats], ranks: range) -> Iterator[tuple[Floats, NDArray[np.int64]]]:
+    stacked = np.stack(rows)
+    for order in np.argsort(stacked, axis=0, kind="stable")[ranks.start : ranks.stop]:
+        yield np.take_along_axis(stacked, order[np.newaxis], axis=0)[0], order
+
+
+def _by_tags(rows: list[Floats], ranks: range) -> Iterator[tuple[Floats, NDArray[np.int64]]]:
+    tag_bits = (1 << (len(rows) - 1).bit_length()) - 1
+    keys: list[Floats] = [_tagged(row, index, tag_bits) for index, row in enumerate(rows)]
+    for key in select_ranks(keys, ranks):
+        bits = key.view(np.int64)
+        origins = bits >> 63
+        origins ^= bits
+        origins &= tag_bits
+        bits &= ~tag_bits
+        yield key.astype(np.float32), origins
+
+
+def _tagged(row: Floats, index: int, tag_bits: int) -> NDArray[np.float64]:
+    """Numbers as float64 with an index in their last bits, so that equal ones order by it."""
+    key: NDArray[np.float64] = np.add(row, 0.0, dtype=np.float64)  # -0.0 becomes 0.0
+    bits = key.view(np.int64)
+    # Of a negative number, larger bits make it smaller, so it has the index with all bits flipped.
+    tag = bits >> 63
+    tag &= tag_bits
+    tag ^= index
+    bits |= tag
+    return key
 
 
 @lru_cache(maxsize=256)

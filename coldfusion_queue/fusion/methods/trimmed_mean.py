@@ -19,7 +19,7 @@ import numpy as np
 from coldfusion_queue.fusion.dtypes import Floats
 from coldfusion_queue.fusion.methods.mean import weighted_sum
 from coldfusion_queue.fusion.methods.ordered import OrderedMethod
-from coldfusion_queue.fusion.methods.sorting import select_ranks
+from coldfusion_queue.fusion.methods.sorting import select_ranks, sort_with_origins
 
 __all__ = ["TrimmedMean"]
 
@@ -46,23 +46,19 @@ class TrimmedMean(OrderedMethod):
         kept = self._kept(len(rows))
         return weighted_sum(select_ranks(rows, kept), [1 / len(kept)] * len(kept))
 
-    def _of_weighted(self, rows: Floats, weights: Floats) -> Floats:
-        kept = self._kept(len(rows))
-        order = np.argsort(rows, axis=0, kind="stable")[kept.start : kept.stop]
-        ordered = np.take_along_axis(rows, order, axis=0)
-        shares = weights[order]
-        shares /= _sum(shares)
-        ordered *= shares.astype(rows.dtype)
-        return _sum(ordered)
+    def _of_weighted(self, rows: list[Floats], weights: Floats) -> Floats:
+        total, whole = np.zeros_like(rows[0]), np.zeros(len(rows[0]))
+        ordered = [
+            (numbers, weights[origins])
+            for numbers, origins in sort_with_origins(rows, self._kept(len(rows)))
+        ]
+        for _, shares in ordered:
+            whole += shares
+        for numbers, shares in ordered:
+            shares /= whole
+            total += numbers * shares.astype(total.dtype)
+        return total
 
     def _kept(self, num_contributions: int) -> range:
         trimmed = self.num_trimmed(num_contributions)
         return range(trimmed, num_contributions - trimmed)
-
-
-def _sum(rows: Floats) -> Floats:
-    """Sum of the rows from the first on; ``numpy.sum`` takes another order for some shapes."""
-    total: Floats = rows[0].copy()
-    for row in rows[1:]:
-        total += row
-    return total
