@@ -11,7 +11,8 @@ repetition, one after the other, and the fastest of each counts:
     many    the same with four times as many contributions, for its memory
     torch   download, load all, add up, save, upload
 
-``ratio_to_floor`` is fuse / (get + put); ``ratio_to_overlapped_floor`` is fuse / both.
+``ratio_to_floor`` is fuse / (get + put); ``ratio_to_overlapped_floor`` is fuse / both. Then every
+method of a fusion, in turn as well; ``method_ratio.<name>`` is its time by that of the mean.
 
     python -m benchmarks.fusion
 """
@@ -32,6 +33,7 @@ from safetensors.numpy import save
 
 from benchmarks.isolated import Measured, measure
 from benchmarks.reporting import print_report
+from coldfusion_queue.fusion.methods import METHODS, make_method
 from coldfusion_queue.fusion.stream import FusionInput, fuse_stream
 from coldfusion_queue.local import embedded_servers
 from coldfusion_queue.records import FileRecord
@@ -113,9 +115,19 @@ def get_and_put(files: list[FileRecord], part_bytes: int, threads: int) -> None:
         putting.result()
 
 
-def fuse(files: list[FileRecord], number: int) -> None:
-    """The engine, from the store to the store; contributions are used several times if need be."""
+def fuse(
+    files: list[FileRecord], number: int, method: str = "mean", is_weighted: bool = False
+) -> None:
+    """The engine, from the store to the store; contributions are used several times if need be.
+
+    Args:
+        files: the base model and deltas.
+        number: how many contributions are fused.
+        method: with the policy's defaults.
+        is_weighted: weights as of contributions with a staleness of 0, 1, 2 and so on.
+    """
     settings = load_settings()
+    weights = [(1 + index) ** -0.5 if is_weighted else 1.0 for index in range(number)]
     store = Store.open(settings)
     base, deltas = files[0], files[1:]
     inputs = [
@@ -124,7 +136,7 @@ def fuse(files: list[FileRecord], number: int) -> None:
             source=ObjectSource(store, deltas[index % len(deltas)]),
             digest=deltas[index % len(deltas)].digest,
             form="delta",
-            coefficient=1 / number,
+            coefficient=weights[index] / sum(weights),
         )
         for index in range(number)
     ]
@@ -135,6 +147,7 @@ def fuse(files: list[FileRecord], number: int) -> None:
         chunk_bytes=settings.fusion_chunk_bytes,
         read_ahead_bytes=settings.fusion_read_ahead_bytes,
         threads=settings.fusion_threads,
+        method=make_method(method, {}),
     )
     store.put_stream(_OUTPUT, model)
 
@@ -162,6 +175,7 @@ def run(files: list[FileRecord], repetitions: int) -> dict[str, Any]:
     """Measure every part, in turn; report the fastest and all of them."""
     number = len(files) - 1
     parts: dict[str, list[Measured]] = {}
+    methods: dict[str, list[Measured]] = {}
     best_gets: list[tuple[int, int]] = []
     for repetition in range(repetitions):
         gets = {option: measure(get_all, files, *option) for option in _GETS}
@@ -175,15 +189,42 @@ def run(files: list[FileRecord], repetitions: int) -> dict[str, Any]:
             "many": measure(fuse, files, 4 * number),
             "torch": measure(fuse_with_torch, files),
         }
-        for name, measured in found.items():
-            parts.setdefault(name, []).append(measured)
-            print(
-                f"{repetition} {name:6} {measured.seconds:6.2f} s, "
-                f"CPU {measured.cpu_seconds:6.2f} s, {measured.peak_growth_bytes / _MIB:5.0f} MiB",
-                file=sys.stderr,
-            )
-    return _figures(parts) | {
-        "best_gets": [{"bytes": size, "threads": threads} for size, threads in best_gets]
+        _add(repetition, parts, found)
+        _add(repetition, methods, measure_methods(files, number))
+    return (
+        _figures(parts)
+        | _method_figures(methods)
+        | {"best_gets": [{"bytes": size, "threads": threads} for size, threads in best_gets]}
+    )
+
+
+def measure_methods(files: list[FileRecord], number: int) -> dict[str, Measured]:
+    """A fusion by every method; those that sort, with unequal weights too."""
+    found = {name: measure(fuse, files, number, name) for name in METHODS}
+    for name in ("median", "trimmed_mean"):
+        found[f"{name}_unequal_weights"] = measure(fuse, files, number, name, True)
+    return found
+
+
+def _add(repetition: int, to: dict[str, list[Measured]], found: Mapping[str, Measured]) -> None:
+    for name, measured in found.items():
+        to.setdefault(name, []).append(measured)
+        print(
+            f"{repetition} {name:28} {measured.seconds:6.2f} s, "
+            f"CPU {measured.cpu_seconds:6.2f} s, {measured.peak_growth_bytes / _MIB:5.0f} MiB",
+            file=sys.stderr,
+        )
+
+
+def _method_figures(methods: Mapping[str, list[Measured]]) -> dict[str, Any]:
+    seconds = {name: min(item.seconds for item in each) for name, each in methods.items()}
+    growth = {name: max(item.peak_growth_bytes for item in each) for name, each in methods.items()}
+    return {
+        "method_ratio": {name: round(each / seconds["mean"], 2) for name, each in seconds.items()},
+        "method_seconds": {
+            name: [round(item.seconds, 3) for item in each] for name, each in methods.items()
+        },
+        "method_peak_rss_growth_mb": {name: round(each / 1e6) for name, each in growth.items()},
     }
 
 
