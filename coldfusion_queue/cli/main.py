@@ -17,6 +17,7 @@ from coldfusion_queue.cli.config import config
 from coldfusion_queue.cli.contribute import contribute
 from coldfusion_queue.cli.demo import demo
 from coldfusion_queue.cli.doctor import doctor
+from coldfusion_queue.cli.fuse import fuse
 from coldfusion_queue.cli.gc import gc
 from coldfusion_queue.cli.history import history
 from coldfusion_queue.cli.init import init
@@ -56,6 +57,7 @@ for _command in (
     contribute,
     cancel,
     policy,
+    fuse,
     gc,
     doctor,
     audit,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from coldfusion_queue.crash_points import CrashPoint, reach
 from coldfusion_queue.errors import LedgerConflictError
@@ -21,6 +22,7 @@ from coldfusion_queue.records import (
     FusedContribution,
     LedgerEntry,
     Outcome,
+    Policy,
     State,
 )
 from coldfusion_queue.repository.admission import Admission, Admitted, Refusal, admit, refusal
@@ -52,7 +54,9 @@ class FusionReport:
         return self.entry.decisions if self.entry else ()
 
 
-def fuse_once(repository: Repository, settings: Settings) -> FusionReport:
+def fuse_once(
+    repository: Repository, settings: Settings, changes: Mapping[str, Any] | None = None
+) -> FusionReport:
     """Fuse what is pending, if the policy says that it is time.
 
     Idempotent: nothing counts before the ledger entry is created, and one writer alone creates
@@ -63,6 +67,8 @@ def fuse_once(repository: Repository, settings: Settings) -> FusionReport:
     Args:
         repository: where.
         settings: chunk size and threads.
+        changes: fields of the policy and the values that they have for this fusion alone, valid
+            ones; the entry's note names them.
 
     Raises:
         LedgerConflictError: another fuser decided meanwhile; nothing of ours remains.
@@ -71,6 +77,7 @@ def fuse_once(repository: Repository, settings: Settings) -> FusionReport:
     newest = repository.ledger.newest()
     settle(repository, newest)
     reach(CrashPoint.FUSE_SETTLED)
+    kept, newest = newest.after.policy, _under(newest, changes or {})
     inbox = repository.inbox.look()
     opener = Opener(repository, newest)
     inspector = Inspector(repository, settings, opener, newest.after.base)
@@ -79,6 +86,10 @@ def fuse_once(repository: Repository, settings: Settings) -> FusionReport:
         return FusionReport(len(inbox.pending), admission.waited_seconds)
     reach(CrashPoint.FUSE_SELECTED)
     entry = _decide(repository, settings, newest, opener, admission)
+    if changes:
+        note = ", ".join(f"{name}={value}" for name, value in changes.items())
+        after = entry.after.model_copy(update={"policy": kept})
+        entry = entry.model_copy(update={"after": after, "note": f"{entry.note}; by {note}"})
     try:
         repository.ledger.append(entry)
     except LedgerConflictError:
@@ -89,6 +100,12 @@ def fuse_once(repository: Repository, settings: Settings) -> FusionReport:
     reach(CrashPoint.DECIDE_APPENDED)
     settle(repository, entry)
     return FusionReport(len(inbox.pending), admission.waited_seconds, entry)
+
+
+def _under(newest: LedgerEntry, changes: Mapping[str, Any]) -> LedgerEntry:
+    """The newest entry as if it had set another policy."""
+    policy = Policy.model_validate({**newest.after.policy.model_dump(), **changes})
+    return newest.model_copy(update={"after": newest.after.model_copy(update={"policy": policy})})
 
 
 def settle(repository: Repository, entry: LedgerEntry) -> None:

@@ -173,6 +173,30 @@ def test_a_methods_options_are_the_policys(
     assert_equal_to_rounding(read_model(1), expected)
 
 
+def test_one_fusion_alone_has_another_method_and_the_policy_stays(
+    repository: Repository, settings: Settings, contribute: Contribute, read_model: ReadModel
+) -> None:
+    before = read_model(0)
+    deltas, remember = remembered()
+    for seed in range(3):
+        contribute(f"c{seed}", seed=seed, change=remember)
+    change_policy(repository, {"min_contributions": 9})
+
+    report = fuse_once(repository, settings, {"method": "median", "min_contributions": 1})
+
+    assert report.entry is not None
+    assert report.entry.note == "base version 1: 3 fused; by method=median, min_contributions=1"
+    after = repository.ledger.newest().after
+    assert (after.base.method, after.policy.method) == ("median", "mean")
+    assert after.policy.min_contributions == 9
+    assert report.entry.policy is None
+    expected = {
+        name: before[name].astype(np.float64) + np.median([delta[name] for delta in deltas], axis=0)
+        for name in before
+    }
+    assert_equal_to_rounding(read_model(1), expected)
+
+
 def test_nothing_happens_before_enough_are_there(
     repository: Repository, settings: Settings, contribute: Contribute
 ) -> None:
