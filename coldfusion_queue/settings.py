@@ -176,6 +176,10 @@ class Settings(BaseSettings):
     contribution_form: Literal["delta", "full"] = "delta"
     """What a finetune uploads: finetuned minus base parameters, or the finetuned parameters."""
 
+    contribution_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """In what a delta is uploaded, where the base model's own dtype is not narrower; see
+    ``docs/fusion.md``. Other than ``float32`` needs ``contribution_form`` ``delta``."""
+
     cache_bytes: int = Field(20 * 2**30, ge=0)
     """Size limit of the local cache of base versions and datasets; the least recently used goes
     first. 0 keeps nothing between tasks."""
@@ -256,6 +260,12 @@ class Settings(BaseSettings):
                 "more than COLDFUSION_FINETUNE_TIME_LIMIT_SECONDS "
                 f"({self.finetune_time_limit_seconds}): what a finetune needs would be collected "
                 "while it still runs"
+            )
+        if self.contribution_form == "full" and self.contribution_dtype != "float32":
+            problems.append(
+                f"COLDFUSION_CONTRIBUTION_DTYPE is {self.contribution_dtype}, expected float32 "
+                "with COLDFUSION_CONTRIBUTION_FORM=full: a finetune changes parameters by less "
+                "than rounding would, so that most of it would be lost; upload the delta"
             )
         for name in ("s3_ca_file", "broker_ca_file"):
             path = getattr(self, name)

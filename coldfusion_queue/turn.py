@@ -205,6 +205,7 @@ class _Turn:
                 turn=self.number,
                 previous_head=self._previous_head(),
                 form=self.settings.contribution_form,
+                dtype=self.settings.contribution_dtype,
                 checkpoint=self._fetched(checkpoint),
                 should_stop=self.should_stop,
             )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -18,7 +18,19 @@ from coldfusion_queue.errors import IncompatibleModelError, TrainingFailedError
 from coldfusion_queue.finetune.model import SequenceModel
 from coldfusion_queue.records import BaseVersion
 
-__all__ = ["LabelScale", "Owner", "load_head", "open_base", "save_head", "save_shared"]
+__all__ = [
+    "WORKER",
+    "LabelScale",
+    "Owner",
+    "Shared",
+    "load_head",
+    "open_base",
+    "save_head",
+    "save_shared",
+    "shared_tensors",
+]
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -43,14 +55,24 @@ WORKER = Owner(
 )
 
 
+class Shared(NamedTuple):
+    """One tensor of what is contributed, and the base model's."""
+
+    name: str
+    before: Tensor
+    value: Tensor
+    """float32, finite; an integer buffer is the base model's."""
+
+
 def save_shared(
     parameters: Mapping[str, Tensor],
     base_dir: Path,
     form: Literal["delta", "full"],
     path: Path,
     owner: Owner = WORKER,
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
 ) -> None:
-    """Write the shared parameters under the base model's names, in its dtypes.
+    """Write the shared parameters under the base model's names.
 
     Args:
         parameters: the body's state dict after training.
@@ -59,14 +81,31 @@ def save_shared(
             buffers are written as they are in the base.
         path: file to write.
         owner: whose parameters they are, for the messages.
+        dtype: in what to write a delta, rounded to nearest; a tensor that is narrower in the base
+            keeps the base's dtype, and so do parameters in full form.
 
     Raises:
         IncompatibleModelError: the state dict does not have the base's names or shapes.
-        TrainingFailedError: a parameter is NaN or infinite.
+        TrainingFailedError: a parameter is NaN or infinite, or beyond what ``dtype`` can hold.
     """
     tensors: dict[str, Tensor] = {}
+    for name, before, value in shared_tensors(parameters, base_dir, form, owner):
+        tensors[name] = value
+        if before.is_floating_point():
+            wanted = _DTYPES[dtype] if form == "delta" else before.dtype
+            tensors[name] = _cast(name, value, min(before.dtype, wanted, key=_size))
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def shared_tensors(
+    parameters: Mapping[str, Tensor],
+    base_dir: Path,
+    form: Literal["delta", "full"],
+    owner: Owner = WORKER,
+) -> Iterator[Shared]:
+    """The shared parameters in the order of the base model's file; see ``save_shared``."""
     with open_base(base_dir) as base:
-        for name in base.keys():  # noqa: SIM118 - not a mapping
+        for name in base.offset_keys():
             before = base.get_tensor(name)
             after = parameters.get(name)
             if after is None or after.shape != before.shape:
@@ -75,8 +114,7 @@ def save_shared(
                 raise IncompatibleModelError(
                     owner.name, f"tensor {name!r}", got, expected, owner.remedy
                 )
-            tensors[name] = _changed(name, before, after, form)
-    save_file(tensors, path, metadata={"format": "pt"})
+            yield Shared(name, before, _changed(name, before, after, form))
 
 
 def _changed(name: str, before: Tensor, after: Tensor, form: str) -> Tensor:
@@ -89,8 +127,24 @@ def _changed(name: str, before: Tensor, after: Tensor, form: str) -> Tensor:
             f"tensor {name!r} holds NaN or infinite values",
             "lower learning_rate with --set and submit again",
         )
-    value = after - before.float() if form == "delta" else after
-    return value.to(before.dtype).contiguous()
+    return after - before.float() if form == "delta" else after
+
+
+def _cast(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
+    cast = value.to(dtype).contiguous()
+    if not torch.isfinite(cast).all():
+        largest = float(value.abs().max())
+        raise TrainingFailedError(
+            "this finetune",
+            f"tensor {name!r} holds {largest:g}, more than {dtype} can",
+            "set COLDFUSION_CONTRIBUTION_DTYPE=bfloat16, or lower learning_rate with --set, and "
+            "submit again",
+        )
+    return cast
+
+
+def _size(dtype: torch.dtype) -> int:
+    return dtype.itemsize
 
 
 def save_head(model: SequenceModel, labels: tuple[str, ...], scale: LabelScale, path: Path) -> None:

@@ -44,6 +44,8 @@ class FinetuneRequest:
     previous_head: Path | None
     """Head of the submission's last turn; None starts with a fresh one."""
     form: Literal["delta", "full"]
+    dtype: Literal["float32", "bfloat16", "float16"]
+    """As in ``Settings.contribution_dtype``."""
     checkpoint: Path | None
     """State that an interrupted finetune of the same turn left; None begins at the first step."""
     should_stop: Callable[[], bool]
@@ -95,7 +97,13 @@ def finetune(
     loss = train(model, data, request.hyperparameters, options, seed, report, checkpointing)
     metrics = {"train_loss": loss, **_validate(model, request, scale, options)}
     result = FinetuneResult(work_dir / "shared.safetensors", work_dir / "head.safetensors", metrics)
-    save_shared(model.body.state_dict(), request.base_dir, request.form, result.shared)
+    save_shared(
+        model.body.state_dict(),
+        request.base_dir,
+        request.form,
+        result.shared,
+        dtype=request.dtype,
+    )
     save_head(model, request.dataset.labels, scale, result.head)
     return result
 

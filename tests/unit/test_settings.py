@@ -325,3 +325,12 @@ def test_masked_url_hides_the_password_alone(url: str, shown: str) -> None:
 
 def test_the_tests_see_no_variable_of_the_person_who_runs_them() -> None:
     assert [name for name in os.environ if name.startswith("COLDFUSION_")] == ["COLDFUSION_HOME"]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_full_parameters_are_not_rounded_to_half_precision(
+    monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    text = problem(monkeypatch, CONTRIBUTION_FORM="full", CONTRIBUTION_DTYPE=dtype)
+    assert f"COLDFUSION_CONTRIBUTION_DTYPE is {dtype}, expected float32" in text
+    assert "upload the delta" in text

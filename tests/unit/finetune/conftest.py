@@ -60,6 +60,7 @@ def make_request(tiny_model_dir: Path, tmp_path: Path) -> MakeRequest:
             turn=1,
             previous_head=None,
             form="delta",
+            dtype="float32",
             checkpoint=None,
             should_stop=lambda: False,
         )
