@@ -24,6 +24,7 @@ __all__ = [
     "Checkpoint",
     "Collection",
     "Contribution",
+    "ContributionForm",
     "DatasetRecord",
     "Decision",
     "Failure",
@@ -47,6 +48,9 @@ __all__ = [
 
 #: Version of the layout and the records; a repository of another version is refused.
 FORMAT_VERSION = 1
+
+#: What the numbers of a contribution are, and how they are written.
+ContributionForm = Literal["delta", "full", "quantised"]
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -200,10 +204,11 @@ class Contribution(Record):
     """Version that the finetune started from (tau in the formulae)."""
     base_digest: Digest
     """Digest of that version's model file."""
-    form: Literal["delta", "full"]
-    """``delta``: finetuned minus base. ``full``: the finetuned parameters."""
+    form: ContributionForm
+    """``delta``: finetuned minus base. ``full``: the finetuned parameters. ``quantised``: a delta
+    of 3 bits an element, as ``docs/fusion.md`` describes."""
     shared: FileRecord
-    """The shared parameters, under the base model's tensor names."""
+    """The shared parameters, under the base model's tensor names unless they are quantised."""
     head: FileRecord | None
     """The dataset's own head; never fused."""
     num_examples: int = Field(ge=0)

@@ -21,7 +21,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from coldfusion_queue.errors import SettingsError, UsageError
 from coldfusion_queue.names import check_name
 
-__all__ = ["Settings", "load_settings", "masked_url", "stack_env_file"]
+__all__ = ["ContributionDtype", "Settings", "load_settings", "masked_url", "stack_env_file"]
 
 ENV_PREFIX = "COLDFUSION_"
 
@@ -29,6 +29,9 @@ ENV_PREFIX = "COLDFUSION_"
 _SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT_\d+_(TCP|UDP|SCTP)(_.*)?)$")
 
 Seconds = Annotated[float, Field(gt=0)]
+
+#: In what a delta is uploaded: 4, 2, 2 or 0.39 bytes an element.
+ContributionDtype = Literal["float32", "bfloat16", "float16", "quantised"]
 
 
 class Settings(BaseSettings):
@@ -176,7 +179,7 @@ class Settings(BaseSettings):
     contribution_form: Literal["delta", "full"] = "delta"
     """What a finetune uploads: finetuned minus base parameters, or the finetuned parameters."""
 
-    contribution_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    contribution_dtype: ContributionDtype = "float32"
     """In what a delta is uploaded, where the base model's own dtype is not narrower; see
     ``docs/fusion.md``. Other than ``float32`` needs ``contribution_form`` ``delta``."""
 
@@ -279,6 +282,11 @@ class Settings(BaseSettings):
     def cache_dir(self) -> Path:
         """Directory of cached base versions and datasets."""
         return self.home / "cache"
+
+    @property
+    def residuals_dir(self) -> Path:
+        """Directory of what quantising cut off the last turns of standing contributors."""
+        return self.home / "residuals"
 
     @property
     def stack_dir(self) -> Path:

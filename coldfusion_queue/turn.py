@@ -23,8 +23,15 @@ from coldfusion_queue.errors import (
     NotFoundError,
 )
 from coldfusion_queue.names import contribution_id
-from coldfusion_queue.records import BaseVersion, Checkpoint, DatasetRecord, Submission
+from coldfusion_queue.records import (
+    BaseVersion,
+    Checkpoint,
+    Contribution,
+    DatasetRecord,
+    Submission,
+)
 from coldfusion_queue.repository.repository import Repository
+from coldfusion_queue.residuals import Residuals
 from coldfusion_queue.settings import Settings
 from coldfusion_queue.uploading import Finetuned, upload_and_commit
 
@@ -197,15 +204,18 @@ class _Turn:
             _cached_dataset(self.repository, cache, self.submission) as (dataset, splits),
         ):
             reach(CrashPoint.TURN_DOWNLOADED)
+            last = self._last_contribution()
             request = FinetuneRequest(
                 base_dir=base_dir,
                 dataset=dataset,
                 splits=splits,
                 hyperparameters=self.submission.hyperparameters,
                 turn=self.number,
-                previous_head=self._previous_head(),
+                previous_head=self._previous_head(last),
                 form=self.settings.contribution_form,
                 dtype=self.settings.contribution_dtype,
+                last_residual=self._last_residual(last),
+                keeps_residual=self.submission.turns != self.number,
                 checkpoint=self._fetched(checkpoint),
                 should_stop=self.should_stop,
             )
@@ -257,12 +267,21 @@ class _Turn:
         log.info("turn resumed", extra={"event": "turn_resumed", **ids})
         return path
 
-    def _previous_head(self) -> Path | None:
-        """The head of the same submission's last turn, fetched into the work directory."""
+    def _last_contribution(self) -> Contribution | None:
+        """That of the same submission's last turn."""
         if self.number == 1:
             return None
         name = contribution_id(self.submission.submission_id, self.number - 1)
-        last = self.repository.contributions.find(name)
+        return self.repository.contributions.find(name)
+
+    def _last_residual(self, last: Contribution | None) -> Path | None:
+        if last is None or last.form != "quantised":
+            return None
+        residuals = Residuals(self.settings.residuals_dir)
+        return residuals.find(last.submission_id, last.turn, last.shared.digest)
+
+    def _previous_head(self, last: Contribution | None) -> Path | None:
+        """The head of the same submission's last turn, fetched into the work directory."""
         if last is None or last.head is None:
             return None
         path = self.work_dir / "previous_head.safetensors"

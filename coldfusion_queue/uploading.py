@@ -21,6 +21,7 @@ from coldfusion_queue.names import actor, contribution_id
 from coldfusion_queue.records import BaseVersion, Contribution, DatasetRecord, Submission
 from coldfusion_queue.repository.committing import HEAD_FILE, SHARED_FILE
 from coldfusion_queue.repository.repository import Repository
+from coldfusion_queue.residuals import Residuals
 from coldfusion_queue.settings import Settings
 
 if TYPE_CHECKING:
@@ -71,18 +72,22 @@ def upload_and_commit(repository: Repository, settings: Settings, finetuned: Fin
     """
     contributions = repository.contributions
     name = finetuned.contribution_id
+    residuals, owner = Residuals(settings.residuals_dir), finetuned.submission.submission_id
     files = {SHARED_FILE: finetuned.files.shared, HEAD_FILE: finetuned.files.head}
     attempt, uploaded = _patiently(settings, name, lambda: contributions.upload(name, files))
+    digest = uploaded[SHARED_FILE].digest
+    if finetuned.files.residual is not None:
+        residuals.keep(finetuned.files.residual, owner, finetuned.turn, digest)
     contribution = Contribution(
         contribution_id=name,
-        submission_id=finetuned.submission.submission_id,
+        submission_id=owner,
         contributor_id=finetuned.submission.contributor_id,
         dataset_id=finetuned.submission.dataset_id,
         turn=finetuned.turn,
         attempt=attempt,
         base_version=finetuned.base.version,
         base_digest=finetuned.base.digest,
-        form=settings.contribution_form,
+        form=finetuned.files.form,
         shared=uploaded[SHARED_FILE],
         head=uploaded[HEAD_FILE],
         num_examples=finetuned.dataset.splits["train"].num_examples,
@@ -90,7 +95,10 @@ def upload_and_commit(repository: Repository, settings: Settings, finetuned: Fin
         created_at=datetime.now(UTC),
         created_by=actor(),
     )
-    return _patiently(settings, name, lambda: contributions.commit(contribution))
+    committed = _patiently(settings, name, lambda: contributions.commit(contribution))
+    if committed:
+        residuals.keep_only(owner, finetuned.turn, digest)
+    return committed
 
 
 def _patiently(settings: Settings, name: str, act: Callable[[], T]) -> T:

@@ -16,6 +16,7 @@ from coldfusion_queue.finetune.batches import TokenizedExamples
 from coldfusion_queue.finetune.device import pick_device
 from coldfusion_queue.finetune.files import LabelScale, load_head, save_head, save_shared
 from coldfusion_queue.finetune.model import SequenceModel, load_body, load_tokenizer
+from coldfusion_queue.finetune.quantising import save_quantised
 from coldfusion_queue.finetune.training import (
     Checkpointing,
     Progress,
@@ -24,8 +25,13 @@ from coldfusion_queue.finetune.training import (
     train,
 )
 from coldfusion_queue.intake.examples import Examples, load_examples
-from coldfusion_queue.records import DatasetRecord, Hyperparameters, Objective
-from coldfusion_queue.settings import Settings
+from coldfusion_queue.records import (
+    ContributionForm,
+    DatasetRecord,
+    Hyperparameters,
+    Objective,
+)
+from coldfusion_queue.settings import ContributionDtype, Settings
 
 __all__ = ["FinetuneRequest", "FinetuneResult", "finetune"]
 
@@ -44,8 +50,12 @@ class FinetuneRequest:
     previous_head: Path | None
     """Head of the submission's last turn; None starts with a fresh one."""
     form: Literal["delta", "full"]
-    dtype: Literal["float32", "bfloat16", "float16"]
-    """As in ``Settings.contribution_dtype``."""
+    dtype: ContributionDtype
+    """In what the delta is written; float32 for the full form."""
+    last_residual: Path | None
+    """What quantising cut off the last turn; None if it is lost or there was none."""
+    keeps_residual: bool
+    """Whether to write what quantising cuts off this turn."""
     checkpoint: Path | None
     """State that an interrupted finetune of the same turn left; None begins at the first step."""
     should_stop: Callable[[], bool]
@@ -57,6 +67,10 @@ class FinetuneResult:
     """Files to contribute, and figures."""
 
     shared: Path
+    form: ContributionForm
+    """What ``shared`` is."""
+    residual: Path | None
+    """What quantising cut off; None if there is nothing to keep."""
     head: Path
     metrics: Mapping[str, float]
 
@@ -96,16 +110,17 @@ def finetune(
     checkpointing = Checkpointing(request.checkpoint, saved, request.should_stop)
     loss = train(model, data, request.hyperparameters, options, seed, report, checkpointing)
     metrics = {"train_loss": loss, **_validate(model, request, scale, options)}
-    result = FinetuneResult(work_dir / "shared.safetensors", work_dir / "head.safetensors", metrics)
-    save_shared(
-        model.body.state_dict(),
-        request.base_dir,
-        request.form,
-        result.shared,
-        dtype=request.dtype,
-    )
-    save_head(model, request.dataset.labels, scale, result.head)
-    return result
+    head = work_dir / "head.safetensors"
+    save_head(model, request.dataset.labels, scale, head)
+    shared = work_dir / "shared.safetensors"
+    parameters = model.body.state_dict()
+    if request.dtype != "quantised":
+        save_shared(parameters, request.base_dir, request.form, shared, dtype=request.dtype)
+        return FinetuneResult(shared, request.form, None, head, metrics)
+    last, residual = request.last_residual, work_dir / "residual"
+    kept = residual if request.keeps_residual else None
+    save_quantised(parameters, request.base_dir, shared, last_residual=last, residual=kept)
+    return FinetuneResult(shared, "quantised", kept, head, metrics)
 
 
 def _seed(request: FinetuneRequest) -> int:

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from coldfusion_queue.errors import UsageError
-from coldfusion_queue.fusion.dtypes import DTYPE_BYTES, FLOAT_DTYPES
+from coldfusion_queue.fusion.dtypes import DTYPE_BYTES, FLOAT_DTYPES, Floats, decode
 from coldfusion_queue.fusion.layout import TensorLayout
 
 __all__ = [
     "LARGEST_ELEMENT",
     "Chunk",
+    "Numbers",
     "Piece",
     "ReadPlan",
     "Run",
@@ -78,14 +80,47 @@ class Chunk:
         return sum(run.num_floats for run in self.runs)
 
 
+class Numbers(Protocol):
+    """Elements of a run that lie side by side in what is read of a file for a chunk."""
+
+    @property
+    def position(self) -> int:
+        """Offset of the first one in what was read, in bytes."""
+
+    @property
+    def num_elements(self) -> int:
+        """How many there are."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of what holds them."""
+
+    def decode(self, data: bytes | bytearray, first: int, count: int) -> Floats:
+        """Some of them, out of what was read; not to be written to.
+
+        Args:
+            data: what was read of the file for the chunk.
+            first: the first to decode, counted from 0.
+            count: how many, of shape (count,).
+        """
+
+
 @dataclass(frozen=True)
 class Span:
-    """Elements of one dtype, side by side in what is read of a file for a chunk."""
+    """Numbers of one dtype."""
 
     dtype: str
     position: int
-    """Offset of the first one in what was read, in bytes."""
     num_elements: int
+
+    @property
+    def num_bytes(self) -> int:
+        """See ``Numbers``."""
+        return self.num_elements * DTYPE_BYTES[self.dtype]
+
+    def decode(self, data: bytes | bytearray, first: int, count: int) -> Floats:
+        """See ``Numbers``."""
+        return decode(data, self.dtype, self.position + first * DTYPE_BYTES[self.dtype], count)
 
 
 @dataclass(frozen=True)
@@ -95,7 +130,7 @@ class ReadPlan:
     ranges: tuple[tuple[int, int], ...]
     """(start, end) offsets in the file: ascending, disjoint, and as few as there can be. What
     they hold, concatenated, is what is read."""
-    spans: tuple[tuple[Span, ...], ...]
+    spans: tuple[tuple[Numbers, ...], ...]
     """For each run of the chunk, where its elements are in what is read, in the run's order."""
 
     @property
@@ -204,5 +239,4 @@ def _merged(spans: Iterable[Span]) -> Iterator[Span]:
 
 
 def _follows(before: Span, after: Span) -> bool:
-    end = before.position + before.num_elements * DTYPE_BYTES[before.dtype]
-    return before.dtype == after.dtype and end == after.position
+    return before.dtype == after.dtype and before.position + before.num_bytes == after.position

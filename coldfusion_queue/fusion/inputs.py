@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
 
 from coldfusion_queue.errors import UsageError
-from coldfusion_queue.fusion.compatibility import check_layout
-from coldfusion_queue.fusion.faults import attributed
 from coldfusion_queue.fusion.layout import ByteSource, TensorLayout
+from coldfusion_queue.fusion.quantised_file import QuantisedReader
 from coldfusion_queue.fusion.reader import SourceReader
+from coldfusion_queue.records import ContributionForm
 
 __all__ = ["FusionInput", "Member", "check_inputs", "files_of", "open_members"]
+
+
+_KINDS: Mapping[ContributionForm, type[SourceReader]] = {
+    "delta": SourceReader,
+    "full": SourceReader,
+    "quantised": QuantisedReader,
+}
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class FusionInput:
     digest: str | None
     """sha256 of the whole file, lower-case hex; None if the source itself makes sure that these
     are the bytes that were inspected."""
-    form: Literal["delta", "full"]
+    form: ContributionForm
     """As in ``records.Contribution``."""
     coefficient: float
     """What its delta is multiplied by; see ``coefficients.coefficients``."""
@@ -85,10 +91,13 @@ def open_members(
             safetensors file or does not fit the base model.
     """
     own = [
-        pool.submit(_open, item, item.source, item.digest, base_reader.layout) for item in ordered
+        pool.submit(_open, _KINDS[item.form], item, item.source, item.digest, base_reader.layout)
+        for item in ordered
     ]
     old = {
-        key: pool.submit(_open, item, source, item.own_base_digest, base_reader.layout)
+        key: pool.submit(
+            _open, SourceReader, item, source, item.own_base_digest, base_reader.layout
+        )
         for key, (item, source) in _old_bases(base, ordered).items()
     }
     readers = [future.result() for future in own]
@@ -123,10 +132,12 @@ def _old_bases(
 
 
 def _open(
-    item: FusionInput, source: ByteSource, digest: str | None, base_layout: TensorLayout
+    kind: type[SourceReader],
+    item: FusionInput,
+    source: ByteSource,
+    digest: str | None,
+    base_layout: TensorLayout,
 ) -> SourceReader:
-    reader = SourceReader.open(source, digest, item.contribution_id)
-    with attributed(item.contribution_id):
-        check_layout(item.contribution_id, reader.layout, base_layout)
+    reader = kind.open(source, digest, item.contribution_id)
     reader.align(base_layout)
     return reader

@@ -11,11 +11,12 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import Protocol
 
 from coldfusion_queue.errors import InvalidTensorFileError
-from coldfusion_queue.fusion.dtypes import DTYPE_BYTES
+from coldfusion_queue.fusion.dtypes import DTYPE_BYTES, FLOAT_DTYPES
 
 __all__ = ["MAX_HEADER_BYTES", "ByteSource", "TensorInfo", "TensorLayout", "read_layout"]
 
@@ -73,7 +74,22 @@ class TensorLayout:
     header: bytes
     """The file's first bytes as they are: length and JSON."""
     metadata: dict[str, str]
-    """What the writer noted; never used, only handed on."""
+    """What the writer noted."""
+
+    @cached_property
+    def float_starts(self) -> Mapping[str, int]:
+        """Where each float tensor begins among the float elements of all, in the file's order."""
+        starts, first = {}, 0
+        for tensor in self.tensors.values():
+            if tensor.dtype in FLOAT_DTYPES:
+                starts[tensor.name] = first
+                first += tensor.num_elements
+        return MappingProxyType(starts)
+
+    @property
+    def num_floats(self) -> int:
+        """Elements of all float tensors."""
+        return sum(self.tensors[name].num_elements for name in self.float_starts)
 
 
 def read_layout(source: ByteSource) -> TensorLayout:

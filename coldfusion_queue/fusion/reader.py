@@ -8,7 +8,7 @@ from typing import Self
 
 from coldfusion_queue.errors import DigestMismatchError
 from coldfusion_queue.fusion.chunks import Chunk, ReadPlan, is_in_order, plan_read
-from coldfusion_queue.fusion.dtypes import DTYPE_BYTES
+from coldfusion_queue.fusion.compatibility import check_layout
 from coldfusion_queue.fusion.faults import attributed
 from coldfusion_queue.fusion.layout import ByteSource, TensorLayout, read_layout
 
@@ -25,8 +25,7 @@ class ChunkData:
     def copy_of(self, run: int) -> bytes:
         """Bytes of a run as they are; only of the base model, where a run is one span."""
         (span,) = self.plan.spans[run]
-        num_bytes = span.num_elements * DTYPE_BYTES[span.dtype]
-        return bytes(self.raw[span.position : span.position + num_bytes])
+        return bytes(self.raw[span.position : span.position + span.num_bytes])
 
 
 class SourceReader:
@@ -46,6 +45,7 @@ class SourceReader:
         self._header_hash = hashlib.sha256(layout.header)
         self._hash = self._header_hash.copy()
         self._header_bytes = len(layout.header)
+        self._hashed_to = self._header_bytes
         self._is_hashed_on_the_way = True
         self.blamed = blamed
         self.layout = layout
@@ -71,9 +71,18 @@ class SourceReader:
         return self._source.name
 
     def align(self, base: TensorLayout) -> None:
-        """Say what will be read, once the layout is known to fit the base model."""
+        """Check that the file fits the base model, and get ready to read it.
+
+        Raises:
+            IncompatibleModelError: it does not; as ``ContributionFault`` if attributed.
+        """
+        with attributed(self.blamed):
+            check_layout(str(self.blamed), self.layout, base)
         self._is_hashed_on_the_way = is_in_order(self.layout, base)
-        # A hostile header has 16 MiB of blanks, and there may be many of them.
+        self.forget_header()
+
+    def forget_header(self) -> None:
+        """Give its memory back: a hostile one has 16 MiB of blanks, and there may be many."""
         self.layout = replace(self.layout, header=b"", metadata={})
 
     def verify_beforehand(self, part_bytes: int) -> None:
@@ -102,11 +111,15 @@ class SourceReader:
             DigestMismatchError: the file ended early; as ``ContributionFault`` if attributed.
         """
         with attributed(self.blamed):
-            plan = plan_read(self.layout, chunk)
+            plan = self.plan(chunk)
             raw = self._read_ranges(plan)
         if self._is_hashed_on_the_way and self._digest is not None:
-            self._hash.update(raw)
+            self._hash_new(plan, raw)
         return ChunkData(raw, plan)
+
+    def plan(self, chunk: Chunk) -> ReadPlan:
+        """Where the file has what a chunk needs."""
+        return plan_read(self.layout, chunk)
 
     def verify(self) -> None:
         """Compare the digest, after all chunks were read.
@@ -118,6 +131,12 @@ class SourceReader:
         if self._digest is not None and got != self._digest:
             with attributed(self.blamed):
                 raise DigestMismatchError(self.name, got, self._digest)
+
+    def _hash_new(self, plan: ReadPlan, raw: bytes | bytearray) -> None:
+        """Hash what no chunk before had; read in order, a file has one range for each chunk."""
+        for start, end in plan.ranges:
+            self._hash.update(memoryview(raw)[self._hashed_to - start :])
+            self._hashed_to = max(self._hashed_to, end)
 
     def _read_ranges(self, plan: ReadPlan) -> bytes | bytearray:
         if len(plan.ranges) == 1:

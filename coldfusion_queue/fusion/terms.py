@@ -10,7 +10,7 @@ import numpy as np
 
 from coldfusion_queue.errors import NonFiniteTensorError
 from coldfusion_queue.fusion.chunks import Run
-from coldfusion_queue.fusion.dtypes import DTYPE_BYTES, Floats, accumulator, decode
+from coldfusion_queue.fusion.dtypes import Floats, accumulator
 from coldfusion_queue.fusion.faults import ContributionFault
 from coldfusion_queue.fusion.inputs import Member
 from coldfusion_queue.fusion.reader import ChunkData, SourceReader
@@ -105,6 +105,5 @@ class _Values:
         while first < stop:
             span, skipped = self._spans[index], first - self._starts[index]
             count = min(stop - first, span.num_elements - skipped)
-            position = span.position + skipped * DTYPE_BYTES[span.dtype]
-            yield decode(self._raw, span.dtype, position, count)
+            yield span.decode(self._raw, skipped, count)
             first, index = first + count, index + 1

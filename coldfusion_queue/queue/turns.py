@@ -30,6 +30,7 @@ from coldfusion_queue.queue.reporting import LeaseLostError, TurnCancelledError,
 from coldfusion_queue.queue.stopping import is_stopping
 from coldfusion_queue.records import Submission
 from coldfusion_queue.repository.repository import Repository
+from coldfusion_queue.residuals import Residuals
 from coldfusion_queue.turn import TurnInterrupted, run_turn
 
 __all__ = ["TurnDelivery"]
@@ -210,6 +211,7 @@ class TurnDelivery:
                 self.process.sender(self.repository).send(self.submission_id, status.next_turn)
                 return
             repository.submissions.close(self.submission_id)
+            Residuals(self.process.settings.residuals_dir).forget(self.submission_id)
             reach(CrashPoint.SUBMISSION_CLOSED)
         except RetryableError as error:
             self._log("next_turn_put_off", f"left to reconcile: {error}", level=logging.WARNING)

@@ -52,6 +52,19 @@ def test_a_late_message_of_a_turn_that_is_committed_sends_the_next(
     assert (bench.calls, message["headers"]["argsrepr"].endswith("'s', 2)")) == (0, True)
 
 
+def test_a_submission_that_ended_leaves_no_residual_on_this_machine(
+    bench: Bench, contribute: Contribute
+) -> None:
+    residual = bench.process.settings.residuals_dir / "s" / "00001-digest"
+    residual.parent.mkdir(parents=True)
+    residual.write_bytes(b"")
+    bench.submit().act = lambda: contribute("s")
+
+    assert bench.deliver() == "SUCCESS"
+
+    assert not residual.parent.exists()
+
+
 def test_after_the_last_turn_the_marker_of_an_open_submission_is_gone(
     bench: Bench, contribute: Contribute
 ) -> None:

@@ -61,6 +61,8 @@ def make_request(tiny_model_dir: Path, tmp_path: Path) -> MakeRequest:
             previous_head=None,
             form="delta",
             dtype="float32",
+            last_residual=None,
+            keeps_residual=False,
             checkpoint=None,
             should_stop=lambda: False,
         )
