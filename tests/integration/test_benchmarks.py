@@ -1,4 +1,4 @@
-"""The benchmarks that need servers still run, with small sizes."""
+"""The benchmarks still run, with small sizes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from coldfusion_queue.fusion.methods import METHODS
 
@@ -51,3 +53,19 @@ def test_the_fusion_is_measured_against_its_floor() -> None:
     assert set(METHODS) < set(report["method_ratio"])
     assert all(ratio > 0 for ratio in report["method_ratio"].values())
     assert 0 < report["peak_rss_growth_mb"] < 400
+
+
+@pytest.mark.timeout(300)
+def test_compact_contributions_are_measured_against_float32(tmp_path: Path) -> None:
+    schemes = ("float32", "quantised")
+    report = run("benchmarks.compact", "--quick", "--cache", str(tmp_path), "--schemes", *schemes)
+
+    assert report["benchmark"] == "compact"
+    plain, quantised = (report["schemes"][name] for name in schemes)
+    assert plain["contribution_bytes_ratio"] == 1
+    assert 0.09 < quantised["contribution_bytes_ratio"] < 0.1
+    assert plain["rounds"][1]["sum_relative_error"] < 1e-3
+    for course in (plain, quantised):
+        assert len(course["rounds"]) == 2
+        assert all(0 <= each["probe"] <= 100 for each in course["rounds"])
+    assert all(1e-3 < each["relative_error"] < 0.3 for each in quantised["rounds"])
