@@ -15,6 +15,7 @@ from coldfusion_queue.errors import (
     InvalidTensorFileError,
     NonFiniteTensorError,
 )
+from coldfusion_queue.fusion.inspection import inspect_update
 from coldfusion_queue.fusion.quantised import encode_groups, num_groups
 from coldfusion_queue.fusion.quantised_file import SCHEME, quantised_header
 from coldfusion_queue.fusion.stream import ContributionFault, FusionInput
@@ -175,6 +176,17 @@ def test_what_is_read_is_bounded_by_the_chunk_and_read_in_order(chunk_bytes: int
     assert reads == sorted(reads)
     assert reads[-1][1] == len(GOOD)
     assert max(end - start for start, end in reads) <= (num_groups(chunk_bytes // 4) + 1) * 50
+
+
+@pytest.mark.parametrize("chunk_bytes", [8, 100, 1 << 20])
+def test_an_inspection_finds_the_norm_of_what_a_quantised_file_means(chunk_bytes: int) -> None:
+    base = MemorySource("base", BASE)
+    item = contribution("a", GOOD, 1.0, "quantised")
+
+    facts = inspect_update(item, base, digest_of(BASE), base_norm=1.0, chunk_bytes=chunk_bytes)
+
+    values = np.concatenate([array.ravel() for array in as_read(GOOD).values()])
+    assert facts.norm == pytest.approx(np.linalg.norm(values), rel=1e-6)
 
 
 # --- what is refused --------------------------------------------------------------------------
