@@ -103,6 +103,7 @@ class SourceReader:
         """Begin to read the chunks, from the first on."""
         if self._is_hashed_on_the_way:
             self._hash = self._header_hash.copy()
+            self._hashed_to = self._header_bytes
 
     def read(self, chunk: Chunk) -> ChunkData:
         """Read what the file holds for a chunk.
