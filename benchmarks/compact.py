@@ -31,38 +31,22 @@ from benchmarks.deltas import (
     PROBE_ROWS,
     RECIPE,
     dataset_names,
-    digest_of,
     finetuned_deltas,
     head_beside,
     pretrained,
     probe_accuracies,
     with_model,
 )
+from benchmarks.engine import fuse_files
 from benchmarks.reporting import print_report
 from coldfusion_queue.demo.recipe import data_dir
 from coldfusion_queue.finetune.files import save_shared
 from coldfusion_queue.finetune.quantising import save_quantised
-from coldfusion_queue.fusion.stream import FusionInput, fuse_stream
-from coldfusion_queue.records import BaseVersion, ContributionForm, Hyperparameters
+from coldfusion_queue.records import BaseVersion, Hyperparameters
 
 SCHEMES = ("float32", "bfloat16", "float16", "quantised", "quantised_no_feedback")
 
 Vector = np.ndarray[Any, np.dtype[np.float64]]
-
-
-class FileSource:
-    """A file as the engine reads it."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.name = path.name
-        self.num_bytes = path.stat().st_size
-
-    def read(self, offset: int, num_bytes: int) -> bytes:
-        """See ``ByteSource``."""
-        with self._path.open("rb") as file:
-            file.seek(offset)
-            return file.read(num_bytes)
 
 
 @dataclass(frozen=True)
@@ -134,20 +118,6 @@ def write(setup: Setup, course: Course, name: str, delta: Path, turn: int) -> Pa
     return path
 
 
-def fuse(base_dir: Path, files: Mapping[str, Path], form: ContributionForm, output: Path) -> None:
-    """The engine, with equal weights."""
-    base = base_dir / BaseVersion.MODEL_FILE
-    inputs = [
-        FusionInput(name, FileSource(path), digest_of(path), form, 1 / len(files))
-        for name, path in files.items()
-    ]
-    parts = fuse_stream(
-        FileSource(base), digest_of(base), inputs, chunk_bytes=16 * 2**20, threads=2
-    )
-    with output.open("wb") as file:
-        file.writelines(parts)
-
-
 def mean_of(paths: Sequence[Path]) -> Vector:
     """Mean of the float parameters of files, in the order of their names."""
     total: Vector = np.zeros(1)
@@ -166,7 +136,7 @@ def run_round(setup: Setup, course: Course, turn: int, *, probes: bool) -> None:
         "quantised" if course.scheme.startswith("quantised") else "delta"
     )
     model = setup.work_dir / f"{course.scheme}-{turn}.safetensors"
-    fuse(course.base_dir, files, form, model)
+    fuse_files(course.base_dir, files, model, form=form)
     moved = mean_of([model]) - mean_of([course.base_dir / BaseVersion.MODEL_FILE])
     meant = mean_of(list(deltas.values()))
     course.moved = moved if course.moved is None else course.moved + moved
