@@ -12,7 +12,8 @@ repetition, one after the other, and the fastest of each counts:
     torch   download, load all, add up, save, upload
 
 ``ratio_to_floor`` is fuse / (get + put); ``ratio_to_overlapped_floor`` is fuse / both. Then every
-method of a fusion, in turn as well; ``method_ratio.<name>`` is its time by that of the mean.
+method of a fusion, in turn as well; ``method_ratio.<name>`` is its time by that of the mean, and
+``method_cpu_ratio.<name>`` the same of the CPU time of the process, which other work disturbs less.
 
     python -m benchmarks.fusion
 """
@@ -218,9 +219,11 @@ def _add(repetition: int, to: dict[str, list[Measured]], found: Mapping[str, Mea
 
 def _method_figures(methods: Mapping[str, list[Measured]]) -> dict[str, Any]:
     seconds = {name: min(item.seconds for item in each) for name, each in methods.items()}
+    cpu = {name: min(item.cpu_seconds for item in each) for name, each in methods.items()}
     growth = {name: max(item.peak_growth_bytes for item in each) for name, each in methods.items()}
     return {
         "method_ratio": {name: round(each / seconds["mean"], 2) for name, each in seconds.items()},
+        "method_cpu_ratio": {name: round(each / cpu["mean"], 2) for name, each in cpu.items()},
         "method_seconds": {
             name: [round(item.seconds, 3) for item in each] for name, each in methods.items()
         },
