@@ -32,6 +32,7 @@ from .files import (
     model,
     pack,
 )
+from .methods_oracle import NAMES, a_method
 from .test_quantised import oracle
 
 #: 434 floats, whose tensors begin and end within groups, in the order of the file below.
@@ -143,6 +144,18 @@ def test_the_bits_do_not_depend_on_chunks_and_threads() -> None:
         fuse_bytes(BASE, mixed_inputs()[0], chunk_bytes, threads)
         for chunk_bytes in (8, 12, 100, 513, 1 << 20)
         for threads in (1, 5)
+    }
+    assert len(fused) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_bits_of_a_method_that_reads_files_several_times_do_not_depend_on_chunks(
+    name: str,
+) -> None:
+    method = a_method(name)
+    fused = {
+        fuse_bytes(BASE, mixed_inputs()[0], chunk_bytes, method=method)
+        for chunk_bytes in (8, 100, 513, 1 << 20)
     }
     assert len(fused) == 1
 
