@@ -82,15 +82,18 @@ class Setup:
         return self.updates[key]
 
     def probe(self, model: Path) -> float:
-        """Mean accuracy of linear probes, in percent."""
-        found = probe_accuracies(
-            model,
-            self.names,
-            base_dir=self.base_dir,
-            cache=self.cache,
-            data=self.data,
-            rows=self.rows,
-        )
+        """Mean accuracy of linear probes, in percent; 0 if the model's features are no numbers."""
+        try:
+            found = probe_accuracies(
+                model,
+                self.names,
+                base_dir=self.base_dir,
+                cache=self.cache,
+                data=self.data,
+                rows=self.rows,
+            )
+        except ValueError:  # of the probe, which takes no NaN
+            return 0.0
         return round(100 * sum(found.values()) / len(found), 2)
 
     def moved(self, model: Path) -> np.ndarray[Any, np.dtype[np.float64]]:
