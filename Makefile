@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test soak test-model bench-protocol bench-fusion format lock clean
+.PHONY: help demo check test soak test-model bench-protocol bench-fusion bench-peers format lock clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,11 @@ bench-protocol: $(STAMP)  ## What a fusion costs beside the arithmetic, as the h
 bench-fusion: $(STAMP)  ## How close a fusion comes to reading its bytes once and writing one model.
 	$(BIN)/python -m benchmarks.fusion
 
+bench-peers: $(STAMP)  ## The same beside mergekit, which gets an environment of its own.
+	test -x .venv-peers/bin/mergekit-pytorch || { $(PYTHON) -m venv .venv-peers \
+	  && .venv-peers/bin/pip install --quiet --disable-pip-version-check 'mergekit==0.1.5'; }
+	$(BIN)/python -m benchmarks.fusion --no-methods
+
 format: $(STAMP)  ## Rewrite the code in the project's format.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -56,4 +61,4 @@ lock:  ## Write constraints.txt anew from a fresh environment.
 	mv constraints.new constraints.txt && rm -rf .venv-lock
 
 clean:  ## Remove environment, caches and the demo's files.
-	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache dist build
+	rm -rf $(VENV) .venv-peers .demo .mypy_cache .ruff_cache .pytest_cache dist build

@@ -56,6 +56,7 @@ _NUM_ATTACKERS = (1, 2)
 class Setup:
     """What all attacks share."""
 
+    methods: Sequence[str]
     names: Sequence[str]
     data: Path
     cache: Path
@@ -165,7 +166,7 @@ def measure(setup: Setup, attack: str, num_attackers: int) -> dict[str, Any]:
     files = poisoned(setup, attack, num_attackers)
     honest = dict(list(setup.honest.items())[: len(setup.names) - num_attackers])
     methods: dict[str, Any] = {}
-    for method in _METHODS:
+    for method in setup.methods:
         model, ideal = setup.fused(method, files), setup.fused(method, honest)
         assert ideal is not None
         if model is None:
@@ -189,7 +190,7 @@ def measure(setup: Setup, attack: str, num_attackers: int) -> dict[str, Any]:
 def control(setup: Setup) -> dict[str, Any]:
     """All are honest: the accuracy of each method, and the lie of the deltas to each other."""
     probes = {}
-    for method in _METHODS:
+    for method in setup.methods:
         model = setup.fused(method, setup.honest)
         assert model is not None
         probes[method] = setup.probe(model)
@@ -210,7 +211,7 @@ def table(report: Mapping[str, Any], num_attackers: int) -> str:
     attacks = list(report["attacks"])
     lines = ["| method | all honest | " + " | ".join(attacks) + " |"]
     lines.append("|---|" + "---|" * (len(attacks) + 1))
-    for method in _METHODS:
+    for method in report["control"]["probe"]:
         cells = [f"{report['control']['probe'][method]:.1f}"]
         for attack in attacks:
             found = report["attacks"][attack][str(num_attackers)]["methods"][method]
@@ -230,6 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, help="folder of datasets, instead of the examples")
     parser.add_argument("--cache", type=Path, help="where finetunes are kept; a temporary one")
     parser.add_argument("--attackers", type=int, nargs="+", default=list(_NUM_ATTACKERS))
+    parser.add_argument("--methods", nargs="+", default=list(_METHODS), choices=_METHODS)
     parser.add_argument("--probe-rows", type=int, nargs=2, default=[300, 500])
     parser.add_argument("--quick", action="store_true", help="seconds instead of half an hour")
     options = parser.parse_args(arguments)
@@ -268,6 +270,7 @@ def _setup(options: argparse.Namespace, work_dir: Path) -> Setup:
         flip_labels(data / name, wrong / name)
     common: dict[str, Any] = {"base_dir": base_dir, "cache": cache, "recipe": recipe}
     return Setup(
+        methods=("mean", "median") if options.quick else options.methods,
         names=names,
         data=data,
         cache=cache,

@@ -7,9 +7,13 @@ repetition, one after the other, and the fastest of each counts:
     get     read all bytes that the fusion reads, with the best of several sizes and threads
     put     write one model from memory
     both    these two at the same time, which is what a fusion does
-    fuse    the engine, from the store to the store, digests verified
+    fuse    the engine, from the store to the store, as contributions are fused that were inspected:
+            of the base model the digest is verified, of the others that they are the same objects
     many    the same with four times as many contributions, for its memory
+    digest  the same as fuse, but all digests are verified
+    inspect look all contributions over, as it is done when they arrive
     torch   download, load all, add up, save, upload
+    mergekit  download, mergekit's ``linear``, upload; if it is installed, see ``make bench-peers``
 
 ``ratio_to_floor`` is fuse / (get + put); ``ratio_to_overlapped_floor`` is fuse / both. Then every
 method of a fusion, in turn as well; ``method_ratio.<name>`` is its time by that of the mean, and
@@ -21,7 +25,9 @@ method of a fusion, in turn as well; ``method_ratio.<name>`` is its time by that
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -34,6 +40,7 @@ from safetensors.numpy import save
 
 from benchmarks.isolated import Measured, measure
 from benchmarks.reporting import print_report
+from coldfusion_queue.fusion.inspection import inspect_update
 from coldfusion_queue.fusion.methods import METHODS, make_method
 from coldfusion_queue.fusion.stream import FusionInput, fuse_stream
 from coldfusion_queue.local import embedded_servers
@@ -44,6 +51,9 @@ from coldfusion_queue.store import Store
 
 _MIB = 2**20
 _OUTPUT = "bench/output"
+#: Where ``make bench-peers`` installs it.
+MERGEKIT = Path(os.environ.get("PEERS_BIN", ".venv-peers/bin")) / "mergekit-pytorch"
+_OFFLINE = {"HF_HUB_OFFLINE": "1"}
 _GETS = [(8 * _MIB, 4), (16 * _MIB, 2), (16 * _MIB, 4), (32 * _MIB, 4)]
 
 
@@ -117,7 +127,11 @@ def get_and_put(files: list[FileRecord], part_bytes: int, threads: int) -> None:
 
 
 def fuse(
-    files: list[FileRecord], number: int, method: str = "mean", is_weighted: bool = False
+    files: list[FileRecord],
+    number: int,
+    method: str = "mean",
+    is_weighted: bool = False,
+    is_digested: bool = False,
 ) -> None:
     """The engine, from the store to the store; contributions are used several times if need be.
 
@@ -126,20 +140,17 @@ def fuse(
         number: how many contributions are fused.
         method: with the policy's defaults.
         is_weighted: weights as of contributions with a staleness of 0, 1, 2 and so on.
+        is_digested: verify all digests, as if no contribution had been inspected.
     """
     settings = load_settings()
     weights = [(1 + index) ** -0.5 if is_weighted else 1.0 for index in range(number)]
     store = Store.open(settings)
     base, deltas = files[0], files[1:]
     inputs = [
-        FusionInput(
-            contribution_id=f"c{index:03}",
-            source=ObjectSource(store, deltas[index % len(deltas)]),
-            digest=deltas[index % len(deltas)].digest,
-            form="delta",
-            coefficient=weights[index] / sum(weights),
+        _input(
+            store, f"c{index:03}", deltas[index % len(deltas)], weight / sum(weights), is_digested
         )
-        for index in range(number)
+        for index, weight in enumerate(weights)
     ]
     model = fuse_stream(
         ObjectSource(store, base),
@@ -151,6 +162,52 @@ def fuse(
         method=make_method(method, {}),
     )
     store.put_stream(_OUTPUT, model)
+
+
+def _input(
+    store: Store, name: str, file: FileRecord, coefficient: float, is_digested: bool
+) -> FusionInput:
+    found = None if is_digested else store.stat(file.key)
+    return FusionInput(
+        contribution_id=name,
+        source=ObjectSource(store, file, found.stamp if found else None),
+        digest=file.digest if is_digested else None,
+        form="delta",
+        coefficient=coefficient,
+    )
+
+
+def inspect(files: list[FileRecord]) -> None:
+    """Look contributions over, four at a time; the base model is read along with the first."""
+    store, base = Store.open(load_settings()), files[0]
+
+    def look(file: FileRecord, base_norm: float | None) -> float:
+        item = _input(store, "c", file, 1.0, is_digested=True)
+        source = ObjectSource(store, base)
+        facts = inspect_update(item, source, base.digest, base_norm=base_norm, chunk_bytes=9 * _MIB)
+        return facts.base_norm
+
+    base_norm = look(files[1], None)
+    with ThreadPoolExecutor(4) as pool:
+        for _ in pool.map(lambda file: look(file, base_norm), files[2:]):
+            pass
+
+
+def fuse_with_mergekit(files: list[FileRecord]) -> None:
+    """The peer's own program on files of this machine; it adds up models, not deltas."""
+    store = Store.open(load_settings())
+    with tempfile.TemporaryDirectory() as directory:
+        paths = [Path(directory) / f"{index}.safetensors" for index in range(1, len(files))]
+        for file, path in zip(files[1:], paths, strict=True):
+            store.download(file, path)
+        models = [{"model": str(path), "parameters": {"weight": 1.0}} for path in paths]
+        merge = {"merge_method": "linear", "models": models, "dtype": "float32"}
+        config, output = Path(directory) / "merge.yaml", Path(directory) / "output"
+        config.write_text(json.dumps(merge), encoding="utf-8")  # which is YAML too
+        command = [str(MERGEKIT), str(config), str(output), "--lazy-unpickle"]
+        subprocess.run(command, check=True, capture_output=True, env=_OFFLINE | os.environ)
+        (fused,) = output.glob("*.safetensors")
+        store.put_file(_OUTPUT, fused)
 
 
 def fuse_with_torch(files: list[FileRecord]) -> None:
@@ -172,11 +229,11 @@ def fuse_with_torch(files: list[FileRecord]) -> None:
         store.put_file(_OUTPUT, Path(directory) / "fused.safetensors")
 
 
-def run(files: list[FileRecord], repetitions: int) -> dict[str, Any]:
+def run(files: list[FileRecord], repetitions: int, *, methods: bool) -> dict[str, Any]:
     """Measure every part, in turn; report the fastest and all of them."""
     number = len(files) - 1
     parts: dict[str, list[Measured]] = {}
-    methods: dict[str, list[Measured]] = {}
+    by_method: dict[str, list[Measured]] = {}
     best_gets: list[tuple[int, int]] = []
     for repetition in range(repetitions):
         gets = {option: measure(get_all, files, *option) for option in _GETS}
@@ -188,13 +245,18 @@ def run(files: list[FileRecord], repetitions: int) -> dict[str, Any]:
             "both": measure(get_and_put, files, *best_get),
             "fuse": measure(fuse, files, number),
             "many": measure(fuse, files, 4 * number),
+            "digest": measure(fuse, files, number, "mean", False, True),
+            "inspect": measure(inspect, files),
             "torch": measure(fuse_with_torch, files),
         }
+        if MERGEKIT.exists():
+            found["mergekit"] = measure(fuse_with_mergekit, files)
         _add(repetition, parts, found)
-        _add(repetition, methods, measure_methods(files, number))
+        if methods:
+            _add(repetition, by_method, measure_methods(files, number))
     return (
         _figures(parts)
-        | _method_figures(methods)
+        | (_method_figures(by_method) if methods else {})
         | {"best_gets": [{"bytes": size, "threads": threads} for size, threads in best_gets]}
     )
 
@@ -234,8 +296,13 @@ def _method_figures(methods: Mapping[str, list[Measured]]) -> dict[str, Any]:
 def _figures(parts: dict[str, list[Measured]]) -> dict[str, Any]:
     seconds = {name: min(item.seconds for item in each) for name, each in parts.items()}
     growth = {name: max(item.peak_growth_bytes for item in each) for name, each in parts.items()}
-    return {
+    peers = {}
+    if "mergekit" in seconds:
+        peers["speedup_vs_mergekit"] = round(seconds["mergekit"] / seconds["fuse"], 2)
+    return peers | {
         "ratio_to_floor": round(seconds["fuse"] / (seconds["get"] + seconds["put"]), 3),
+        "ratio_to_floor_digested": round(seconds["digest"] / (seconds["get"] + seconds["put"]), 3),
+        "inspect_ratio_to_get": round(seconds["inspect"] / seconds["get"], 3),
         "ratio_to_overlapped_floor": round(seconds["fuse"] / seconds["both"], 3),
         "peak_rss_growth_mb": round(growth["fuse"] / 1e6),
         "peak_rss_growth_mb_many": round(growth["many"] / 1e6),
@@ -260,6 +327,7 @@ def main() -> None:
     parser.add_argument("--contributions", type=int, default=8)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="a model of 2 M parameters")
+    parser.add_argument("--no-methods", action="store_true", help="the mean alone")
     options = parser.parse_args()
     shapes = roberta(2, 128, 8_000) if options.quick else roberta(12, 768, 50_265)
     with tempfile.TemporaryDirectory() as name, embedded_servers(Path(name) / "servers") as servers:
@@ -267,7 +335,7 @@ def main() -> None:
         store = Store.open(settings)
         store.create_bucket()
         files = upload_models(store, shapes, options.contributions)
-        figures = run(files, options.repetitions)
+        figures = run(files, options.repetitions, methods=not options.no_methods)
     print_report(
         "fusion",
         ("numpy", "minio", "torch", "safetensors"),

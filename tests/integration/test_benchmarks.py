@@ -46,7 +46,8 @@ def test_the_fusion_is_measured_against_its_floor() -> None:
 
     assert report["benchmark"] == "fusion"
     assert (report["contributions"], report["repetitions"]) == (3, 1)
-    assert set(report["seconds"]) == {"get", "put", "both", "fuse", "many", "torch"}
+    parts = {"get", "put", "both", "fuse", "many", "digest", "inspect", "torch"}
+    assert set(report["seconds"]) - {"mergekit"} == parts
     assert all(seconds > 0 for each in report["seconds"].values() for seconds in each)
     for ratio in ("ratio_to_floor", "ratio_to_overlapped_floor", "speedup_vs_torch"):
         assert report[ratio] > 0
@@ -69,3 +70,17 @@ def test_compact_contributions_are_measured_against_float32(tmp_path: Path) -> N
         assert len(course["rounds"]) == 2
         assert all(0 <= each["probe"] <= 100 for each in course["rounds"])
     assert all(1e-3 < each["relative_error"] < 0.3 for each in quantised["rounds"])
+
+
+@pytest.mark.timeout(300)
+def test_attacks_are_measured_and_the_blunt_ones_are_kept_out() -> None:
+    report = run("benchmarks.attacks", "--quick")
+
+    assert report["benchmark"] == "attacks"
+    assert report["control"]["honest_refused"] == {}
+    scaled, nan = (report["attacks"][name]["1"] for name in ("scaled_1e9", "nan"))
+    assert list(scaled["attackers_refused"].values()) == ["relative_norm"]
+    assert list(nan["attackers_refused"].values()) == ["finite"]
+    assert scaled["honest_refused"] == nan["honest_refused"] == {}
+    assert nan["methods"] == {"mean": "refused", "median": "refused"}
+    assert scaled["methods"]["mean"]["damage"] > 1e6 > 10 > scaled["methods"]["median"]["damage"]
