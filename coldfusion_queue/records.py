@@ -441,7 +441,7 @@ class Policy(Record):
     max_norm_z: float | None = Field(6.0, gt=0)
     """How far above the others' the logarithm of that may be if it is above 0.1, in robust standard
     deviations; None sets no limit."""
-    min_cosine: float | None = Field(None, ge=-1, lt=1)
+    min_cosine: float | None = Field(-0.5, ge=-1, lt=1)
     """Cosine of a contribution's delta to the mean direction of the others' at least; None sets no
     limit."""
     max_copy_cosine: float | None = Field(0.99, gt=0, le=1)

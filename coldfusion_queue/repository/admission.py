@@ -79,8 +79,9 @@ def admit(
 ) -> Admission:
     """Find out what may be fused.
 
-    What can never be fused is refused at each look, so nobody waits for that. The limits of the
-    policy compare contributions with each other, and so are applied when it is time to fuse.
+    What can never be fused, or is too long whatever the others are, is refused at each look, so
+    nobody waits for that. The other limits of the policy compare contributions with each other,
+    and so are applied when it is time to fuse.
 
     Args:
         repository: where.
@@ -166,19 +167,19 @@ class _Court:
     def judge(
         self, selection: Selection, arrived: Sequence[PendingContribution]
     ) -> tuple[list[Admitted], dict[str, Refusal]]:
-        """Judge what would be fused now.
+        """Judge the candidates.
 
         Args:
             selection: its candidates were inspected.
             arrived: all pending ones, the oldest arrival first.
 
         Returns:
-            What may be fused, and why the rest may not, by id.
+            What may be fused now, and why some may not, by id.
         """
         admitted: list[Admitted] = []
         refused: dict[str, Refusal] = {}
         verdicts = self._verdicts(selection, arrived)
-        for item in selection.fusable:
+        for item in selection.candidates:
             name = item.contribution_id
             verdict, override = verdicts[name], None
             if verdict.rule is not None:
@@ -188,12 +189,12 @@ class _Court:
                 continue
             reason = override.reason if override else None
             admitted.append(Admitted(item, self._inspector.found[name], verdict.numbers, reason))
-        return admitted, refused
+        return admitted if selection.is_time else [], refused
 
     def _verdicts(
         self, selection: Selection, arrived: Sequence[PendingContribution]
     ) -> dict[str, Verdict]:
-        chosen = {item.contribution_id for item in selection.fusable}
+        chosen = {item.contribution_id for item in selection.candidates}
         candidates = [
             Update(
                 item.contribution.contribution_id,
@@ -203,6 +204,12 @@ class _Court:
             for item in arrived
             if item.contribution.contribution_id in chosen
         ]
+        policy = self._newest.after.policy
         if not candidates:
             return {}
-        return judge(self._newest.after.policy, candidates, self._recent)
+        if selection.is_time:
+            return judge(policy, candidates, self._recent)
+        verdicts: dict[str, Verdict] = {}
+        for update in candidates:  # each alone: who else comes is not known yet
+            verdicts |= judge(policy, [update], [])
+        return verdicts

@@ -175,6 +175,22 @@ def test_a_scaled_one_is_refused_with_its_numbers_and_the_others_are_fused(
     assert len(repository.ledger.base_version().fused) == 5
 
 
+def test_one_that_is_too_long_whatever_the_others_are_is_refused_before_it_is_time(
+    repository: Repository, settings: Settings, contribute: Contribute
+) -> None:
+    change_policy(repository, {"min_contributions": 9})
+    contribute("good")
+    contribute("copy")
+    contribute("long", seed=1, change=scaled(1e3))
+
+    fuse_once(repository, settings)
+
+    assert {name: item.rule for name, item in decided(repository).items()} == {
+        "long": Rule.RELATIVE_NORM
+    }
+    assert repository.inbox.count() == 2
+
+
 def test_what_was_fused_lately_is_the_standard_for_one_alone(
     repository: Repository, settings: Settings, contribute: Contribute
 ) -> None:
