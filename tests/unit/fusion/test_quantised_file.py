@@ -149,15 +149,22 @@ def test_the_bits_do_not_depend_on_chunks_and_threads() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_bits_of_a_method_that_reads_files_several_times_do_not_depend_on_chunks(
-    name: str,
+@pytest.mark.parametrize("chunk_bytes", [20, 300, 1 << 20])
+def test_every_method_makes_of_a_quantised_file_what_it_makes_of_its_numbers(
+    name: str, chunk_bytes: int
 ) -> None:
+    files = [quantised_file(delta_of(seed)) for seed in (1, 2, 3, 4)]
+    quantised, plain = [], []
+    for index, data in enumerate(files):
+        numbers = {key: array.astype(np.float32) for key, array in as_read(data).items()}
+        written = file_of({**numbers, "positions": BUFFER})
+        quantised.append(contribution(f"c{index}", data, 0.25, "quantised"))
+        plain.append(contribution(f"c{index}", written, 0.25))
     method = a_method(name)
-    fused = {
-        fuse_bytes(BASE, mixed_inputs()[0], chunk_bytes, method=method)
-        for chunk_bytes in (8, 100, 513, 1 << 20)
-    }
-    assert len(fused) == 1
+
+    fused = fuse_bytes(BASE, quantised, chunk_bytes, method=method)
+
+    assert fused == fuse_bytes(BASE, plain, 1 << 20, method=method)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16"])
