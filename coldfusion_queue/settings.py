@@ -179,9 +179,9 @@ class Settings(BaseSettings):
     contribution_form: Literal["delta", "full"] = "delta"
     """What a finetune uploads: finetuned minus base parameters, or the finetuned parameters."""
 
-    contribution_dtype: ContributionDtype = "float32"
-    """In what a delta is uploaded, where the base model's own dtype is not narrower; see
-    ``docs/fusion.md``. Other than ``float32`` needs ``contribution_form`` ``delta``."""
+    contribution_dtype: ContributionDtype = "bfloat16"
+    """In what a delta is uploaded, where the base model's own dtype is not narrower;
+    ``docs/fusion.md`` says what each costs. The full form is always in the base model's dtype."""
 
     cache_bytes: int = Field(20 * 2**30, ge=0)
     """Size limit of the local cache of base versions and datasets; the least recently used goes
@@ -264,7 +264,10 @@ class Settings(BaseSettings):
                 f"({self.finetune_time_limit_seconds}): what a finetune needs would be collected "
                 "while it still runs"
             )
-        if self.contribution_form == "full" and self.contribution_dtype != "float32":
+        is_rounded = (
+            "contribution_dtype" in self.model_fields_set and self.contribution_dtype != "float32"
+        )
+        if self.contribution_form == "full" and is_rounded:
             problems.append(
                 f"COLDFUSION_CONTRIBUTION_DTYPE is {self.contribution_dtype}, expected float32 "
                 "with COLDFUSION_CONTRIBUTION_FORM=full: a finetune changes parameters by less "

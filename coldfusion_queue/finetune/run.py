@@ -51,7 +51,7 @@ class FinetuneRequest:
     """Head of the submission's last turn; None starts with a fresh one."""
     form: Literal["delta", "full"]
     dtype: ContributionDtype
-    """In what the delta is written; float32 for the full form."""
+    """In what a delta is written; of no meaning for the full form."""
     last_residual: Path | None
     """What quantising cut off the last turn; None if it is lost or there was none."""
     keeps_residual: bool

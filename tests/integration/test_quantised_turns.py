@@ -107,8 +107,9 @@ def test_over_turns_a_standing_contributor_sends_what_it_learned(
     # Given the same turns three times: in float32, quantised, and quantised on a fresh machine
     # for each turn, which finds no residual.
     plain, fed_back, forgetful = submit(), submit(), submit()
+    exact = settings.model_copy(update={"contribution_dtype": "float32"})
     for turn in range(1, TURNS + 1):
-        run_turn(repository, settings, plain, turn, ignore)
+        run_turn(repository, exact, plain, turn, ignore)
         away = quantised.model_copy(update={"home": quantised.home / f"machine{turn}"})
         run_turn(repository, away, forgetful, turn, ignore)
     run(repository, quantised, fed_back)

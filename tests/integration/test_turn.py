@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
+from safetensors.torch import load_file as load_torch_file
 
 from coldfusion_queue.audit import audit
 from coldfusion_queue.errors import TrainingFailedError
@@ -52,10 +53,16 @@ def submit(repository: Repository, tmp_path: Path) -> Submit:
     return make
 
 
-def fetch(repository: Repository, contribution: Contribution, tmp_path: Path) -> Path:
+def fetch(
+    repository: Repository, contribution: Contribution, tmp_path: Path
+) -> dict[str, np.ndarray]:
     path = tmp_path / f"{contribution.attempt}.safetensors"
     repository.store.download(contribution.shared, path)
-    return path
+    # By torch, because numpy has no bfloat16.
+    return {
+        name: (value.float() if value.is_floating_point() else value).numpy()
+        for name, value in load_torch_file(path).items()
+    }
 
 
 def committed(repository: Repository, submission: Submission, turn: int = 1) -> Contribution:
@@ -91,7 +98,7 @@ def test_a_turn_commits_a_delta_and_a_head_for_each_objective(
     assert (contribution.base_version, contribution.num_examples) == (0, 24)
     assert np.isfinite(contribution.metrics["train_loss"])
     assert -1 <= contribution.metrics[metric] <= 1
-    delta = load_file(fetch(repository, contribution, tmp_path))
+    delta = fetch(repository, contribution, tmp_path)
     assert delta.keys() == load_file(tiny_model_dir / "model.safetensors").keys()
     assert any(np.abs(value).max() > 1e-5 for value in delta.values())
     assert contribution.head is not None
@@ -110,9 +117,11 @@ def test_delta_and_full_say_the_same(
     tensors = {}
     for form in ("delta", "full"):
         submission = submit()
-        own = settings.model_copy(update={"contribution_form": form})
+        own = settings.model_copy(
+            update={"contribution_form": form, "contribution_dtype": "float32"}
+        )
         run_turn(repository, own, submission, 1, ignore)
-        tensors[form] = load_file(fetch(repository, committed(repository, submission), tmp_path))
+        tensors[form] = fetch(repository, committed(repository, submission), tmp_path)
 
     base = load_file(tiny_model_dir / "model.safetensors")
     for name, value in tensors["delta"].items():
@@ -241,7 +250,7 @@ def test_frozen_embeddings_are_contributed_unchanged(
 
     run_turn(repository, settings, submission, 1, ignore)
 
-    delta = load_file(fetch(repository, committed(repository, submission), tmp_path))
+    delta = fetch(repository, committed(repository, submission), tmp_path)
     assert not delta["embeddings.word_embeddings.weight"].any()
     assert delta["encoder.layer.0.attention.self.query.weight"].any()
 

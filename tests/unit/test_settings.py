@@ -327,7 +327,14 @@ def test_the_tests_see_no_variable_of_the_person_who_runs_them() -> None:
     assert [name for name in os.environ if name.startswith("COLDFUSION_")] == ["COLDFUSION_HOME"]
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_full_parameters_need_no_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    setenv(monkeypatch, CONTRIBUTION_FORM="full")
+    assert load_settings().contribution_form == "full"
+    setenv(monkeypatch, CONTRIBUTION_DTYPE="float32")
+    assert load_settings().contribution_dtype == "float32"
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "quantised"])
 def test_full_parameters_are_not_rounded_to_half_precision(
     monkeypatch: pytest.MonkeyPatch, dtype: str
 ) -> None:
