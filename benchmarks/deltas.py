@@ -178,7 +178,8 @@ def digest_of(path: Path) -> str:
 
 @memoised
 def _prepared(data: Path, name: str, cache: Path) -> PreparedDataset:
-    work_dir = cache / "datasets" / name
+    # Another folder may have another dataset of that name, or the same one with labels changed.
+    work_dir = cache / "datasets" / f"{name}-{_hash_of([str(data.resolve())])}"
     work_dir.mkdir(parents=True, exist_ok=True)
     return prepare_dataset(str(data / name), work_dir=work_dir)
 
