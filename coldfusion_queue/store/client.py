@@ -199,16 +199,28 @@ class Store:
             chunks: the content, in pieces of any size.
             progress: called with the number of bytes of each piece that was taken.
         """
-        upload = Upload(self._signed, self._place, key, self._part_bytes, self._threads)
-        try:
+        with self.open_upload(key) as upload:
             for chunk in chunks:
                 upload.write(chunk)
                 if progress is not None:
                     progress(len(chunk))
             return upload.finish()
-        except BaseException:  # Ctrl-C and time limits too
-            upload.abort()
-            raise
+
+    def open_upload(self, key: str, *, num_at_once: int = 1) -> Upload:
+        """Begin to write an object of unknown size, for callers that write several at a time.
+
+        Memory: each of N uploads at once holds ``transfer_threads / N + 1`` parts, or two if there
+        are fewer threads than uploads.
+
+        Args:
+            key: a key that is the caller's alone; overwritten if it exists.
+            num_at_once: N, how many of the caller's uploads share ``transfer_threads``.
+
+        Returns:
+            To be used in a ``with`` block, in which it is finished.
+        """
+        threads = max(1, self._threads // num_at_once)
+        return Upload(self._signed, self._place, key, self._part_bytes, threads)
 
     def put_file(
         self, key: str, path: Path, progress: Callable[[int], None] | None = None

@@ -11,6 +11,8 @@ import queue
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
+from types import TracebackType
+from typing import Self
 
 from minio.datatypes import Part
 
@@ -25,8 +27,9 @@ __all__ = ["Upload"]
 class Upload:
     """An object that is being written; it appears when ``finish`` returns, or never.
 
-    What fits into one part is sent as one request. Memory: ``threads + 1`` parts, allocated as
-    they are needed.
+    As a context manager it is given up when its block ends with an error, Ctrl-C and time limits
+    included. What fits into one part is sent as one request. Memory: ``threads + 1`` parts,
+    allocated as they are needed.
 
     Args:
         requests: how parts are sent.
@@ -53,6 +56,18 @@ class Upload:
         self._parts: list[Future[Part]] = []
         self._digest = hashlib.sha256()
         self._num_bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self.abort()
 
     def write(self, chunk: bytes | memoryview) -> None:
         """Take more of the content; the chunk may be changed afterwards.

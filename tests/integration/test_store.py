@@ -9,6 +9,7 @@ import resource
 import signal
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -203,6 +204,51 @@ def test_failing_chunks_leave_no_object_and_raise_their_own_error(
     assert caught.value is failure
     assert store.stat(key) is None
     assert uploads_of(store, key) == []
+
+
+def test_two_uploads_at_once_share_the_threads_and_their_memory(
+    small_parts: Settings, prefix: str
+) -> None:
+    store = Store.open(small_parts.model_copy(update={"transfer_threads": 4}))
+    piece = os.urandom(MIB)
+    tracemalloc.start()
+    try:
+        with (
+            store.open_upload(f"{prefix}one", num_at_once=2) as one,
+            store.open_upload(f"{prefix}other", num_at_once=2) as other,
+        ):
+            for _ in range(32):
+                one.write(piece)
+                other.write(piece)
+            files = one.finish(), other.finish()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    expected = hashlib.sha256(piece * 32).hexdigest()
+    assert [file.digest for file in files] == [expected] * 2
+    assert b"".join(store.read_stream(files[1])) == piece * 32
+    assert 30 * MIB <= peak < 32 * MIB  # two times three parts
+
+
+def test_an_error_gives_up_all_uploads_of_a_block(small_parts: Settings, prefix: str) -> None:
+    store = Store.open(small_parts)
+
+    def write_both() -> None:
+        with (
+            store.open_upload(f"{prefix}one", num_at_once=2) as one,
+            store.open_upload(f"{prefix}other", num_at_once=2) as other,
+        ):
+            for _ in range(12):
+                one.write(bytes(MIB))
+                other.write(bytes(MIB))
+            raise ZeroDivisionError("the tensors ran out")
+
+    with pytest.raises(ZeroDivisionError):
+        write_both()
+
+    assert list(store.list(prefix)) == []
+    assert uploads_of(store, prefix) == []
 
 
 def test_ctrl_c_aborts_the_upload(small_parts: Settings, prefix: str) -> None:
