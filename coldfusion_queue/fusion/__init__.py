@@ -11,6 +11,7 @@ It knows neither the object store nor Redis; files come in as ``ByteSource`` obj
 ``methods``         the arithmetic: how deltas are combined, one file for each method
 ``inputs``          contributions to a fusion, checked and opened
 ``terms``           the numbers that go into it, block by block
+``momentum``        how a model goes on beyond what was fused, and the state that it needs
 ``combine``         fuses one chunk; finds out whose fault it is when that fails
 ``reader``          reads one file chunk by chunk and verifies its digest
 ``surveying``       shows a survey all deltas, before they are combined

@@ -9,10 +9,11 @@ import numpy as np
 
 from coldfusion_queue.errors import IncompatibleModelError, InvalidTensorFileError
 from coldfusion_queue.fusion.chunks import Chunk, Run
-from coldfusion_queue.fusion.dtypes import FLOAT_DTYPES, encode, is_finite
+from coldfusion_queue.fusion.dtypes import FLOAT_DTYPES, Floats, encode, is_finite
 from coldfusion_queue.fusion.faults import ContributionFault
 from coldfusion_queue.fusion.inputs import Member
 from coldfusion_queue.fusion.methods.method import Block, Combination
+from coldfusion_queue.fusion.momentum import Momentum
 from coldfusion_queue.fusion.reader import ChunkData, SourceReader
 from coldfusion_queue.fusion.terms import Terms
 
@@ -26,9 +27,17 @@ class Combiner:
     base: SourceReader
     members: Sequence[Member]
     combination: Combination
+    momentum: Momentum | None = None
+
+    def begin(self) -> bytes:
+        """Header of the fused model, which is the base model's; the state's too."""
+        header = self.base.layout.header
+        if self.momentum is not None:
+            self.momentum.write(header)
+        return header
 
     def combine(self, chunk: Chunk, data: Mapping[SourceReader, ChunkData], first: int) -> bytes:
-        """Bytes of the fused model for a chunk.
+        """Bytes of the fused model for a chunk; those of the state are written meanwhile.
 
         Args:
             chunk: what was read.
@@ -38,7 +47,8 @@ class Combiner:
         Raises:
             ContributionFault: a contribution holds NaN or infinities, or takes the sum beyond
                 the range of the base model's dtype.
-            InvalidTensorFileError: the base model itself holds NaN or infinities.
+            InvalidTensorFileError: the base model itself holds NaN or infinities, or the momentum
+                alone leaves that range.
         """
         parts: list[bytes] = []
         # Sums that leave the range are found afterwards; numpy need not warn of them.
@@ -52,7 +62,10 @@ class Combiner:
         self, index: int, run: Run, data: Mapping[SourceReader, ChunkData], first: int
     ) -> Iterator[bytes]:
         if run.dtype not in FLOAT_DTYPES:
-            yield data[self.base].copy_of(index)
+            copied = data[self.base].copy_of(index)
+            if self.momentum is not None:
+                self.momentum.write(copied)
+            yield copied
             return
         terms = Terms(self.base, self.members, index, run, data)
         size = self.combination.block_elements(len(self.members))
@@ -67,6 +80,14 @@ class Combiner:
         ids = [member.contribution_id for member in self.members]
         total = self.combination.combine(Block(deltas, coefficients, ids, first))
         total += terms.base(block)
+        encoded = self._encode(total, terms, run, block)
+        if self.momentum is None:
+            return encoded
+        self.momentum.write(encoded)
+        self.momentum.go_on(total, terms.of(self.momentum.reader, block))
+        return self._encode(total, terms, run, block)
+
+    def _encode(self, total: Floats, terms: Terms, run: Run, block: slice) -> bytes:
         encoded = encode(total, run.dtype)
         # What was not looked at before reaches the sum if it is not finite.
         finite = is_finite(encoded, run.dtype)
@@ -88,7 +109,18 @@ class Combiner:
         if not np.isfinite(terms.base(only)).all():
             problem = f"tensor {tensor!r} holds NaN or infinite values"
             return InvalidTensorFileError(self.base.name, problem)
+        if self.momentum is not None and not self._is_in_range_alone(
+            self.momentum, terms, run, only
+        ):
+            problem = f"its momentum takes tensor {tensor!r} beyond the range of {run.dtype}"
+            return InvalidTensorFileError(self.momentum.reader.name, problem)
         return _overflow(max(shares, key=lambda each: shares[each]), run.dtype, tensor)
+
+    def _is_in_range_alone(self, momentum: Momentum, terms: Terms, run: Run, block: slice) -> bool:
+        """Whether the model could go on if nothing were added to it."""
+        total = terms.base(block).copy()
+        momentum.go_on(total, terms.of(momentum.reader, block))
+        return bool(is_finite(encode(total, run.dtype), run.dtype).all())
 
 
 def _overflow(contribution_id: str, dtype: str, tensor: str) -> ContributionFault:

@@ -5,6 +5,7 @@
     theta_{t+1} = theta_t + u, with u = sum_c(coefficient_c * Delta_c) for the mean
     Delta_c     = delta, or theta_c - theta_tau of a contribution in full form
 
+A method with momentum goes on from there, and writes a second file, its state; see ``momentum``.
 The deltas are combined into u by a method, before theta_t is added, in float32 (float64 where the
 base model has F64), in the order of the contribution ids, and rounded to the base model's dtype
 once. Hence the same inputs give the same bits, whatever the chunks and threads. A method that has
@@ -32,10 +33,11 @@ from coldfusion_queue.fusion.inputs import (
 from coldfusion_queue.fusion.layout import ByteSource
 from coldfusion_queue.fusion.methods.mean import Mean
 from coldfusion_queue.fusion.methods.method import Combination, Method, Survey
+from coldfusion_queue.fusion.momentum import FusionState, Momentum, open_momentum
 from coldfusion_queue.fusion.reader import ChunkData, SourceReader
 from coldfusion_queue.fusion.surveying import Surveyor
 
-__all__ = ["ContributionFault", "FusionInput", "check_layout", "fuse_stream"]
+__all__ = ["ContributionFault", "FusionInput", "FusionState", "check_layout", "fuse_stream"]
 
 _MEAN = Mean()
 
@@ -49,6 +51,7 @@ def fuse_stream(
     read_ahead_bytes: int | None = None,
     threads: int,
     method: Method = _MEAN,
+    state: FusionState | None = None,
 ) -> Generator[bytes, None, None]:
     """Fuse contributions into a base model.
 
@@ -68,6 +71,8 @@ def fuse_stream(
             with K. None sets no limit.
         threads: how many files are read at a time, 1 or more.
         method: how the deltas are combined.
+        state: of a method with momentum. What is written of it counts as little as what is
+            returned before the iterator ends.
 
     Returns:
         The new safetensors file, in parts: the base model's header as it is, then the data.
@@ -76,14 +81,15 @@ def fuse_stream(
 
     Raises:
         UsageError: no inputs, an id twice, a coefficient that is no finite number or that the
-            method has no meaning for, or sizes below their minimum.
+            method has no meaning for, sizes below their minimum, or a state that does not go with
+            the method.
         ContributionFault: one contribution is not a safetensors file (its cause is an
             ``InvalidTensorFileError``), does not fit the base model or leaves its range
             (``IncompatibleModelError``), holds NaN or infinities (``NonFiniteTensorError``), is
             not what was recorded (``DigestMismatchError``) or is gone (``NotFoundError``).
             Without it, the others can be fused.
-        InvalidTensorFileError: the base model's file is damaged.
-        DigestMismatchError: the base model's file is not the recorded one.
+        InvalidTensorFileError: the base model's file, or the state's, is damaged.
+        DigestMismatchError: the base model's file, or the state's, is not the recorded one.
         RetryableError: what a source raises passes unchanged; it is nobody's fault.
 
     Cost: O(K * P) time for P parameters, every file read once, and once more for each survey of
@@ -98,11 +104,13 @@ def fuse_stream(
     base_reader = SourceReader.open(base, base_digest, None)
     with ThreadPoolExecutor(threads) as pool:
         members = open_members(base, base_reader, ordered, pool)
-    files = tuple(dict.fromkeys([base_reader, *files_of(members)]))
+    momentum = open_momentum(method.decay, state, base_reader)
+    own = [base_reader] if momentum is None else [base_reader, momentum.reader]
+    files = tuple(dict.fromkeys([*own, *files_of(members)]))
     if read_ahead_bytes is not None:
         chunk_bytes = min(chunk_bytes, _share(read_ahead_bytes, len(files)))
     chunks = plan_chunks(base_reader.layout, chunk_bytes)
-    return _generate(files, members, step, chunks, chunk_bytes, threads)
+    return _generate(files, members, step, momentum, chunks, chunk_bytes, threads)
 
 
 def _share(read_ahead_bytes: int, num_files: int) -> int:
@@ -114,6 +122,7 @@ def _generate(
     files: Sequence[SourceReader],
     members: Sequence[Member],
     step: Survey | Combination,
+    momentum: Momentum | None,
     chunks: Sequence[Chunk],
     chunk_bytes: int,
     threads: int,
@@ -126,8 +135,8 @@ def _generate(
             pass
         while isinstance(step, Survey):
             step = _surveyed(step, base, members, chunks, pool)
-        combiner = Combiner(base, members, step)
-        yield base.layout.header
+        combiner = Combiner(base, members, step, momentum)
+        yield combiner.begin()
         ahead = _ReadAhead(files, chunks, pool)
         firsts = accumulate((chunk.num_floats for chunk in chunks), initial=0)
         for chunk, first in zip(chunks, firsts, strict=False):

@@ -45,6 +45,10 @@ class Terms:
         """
         return self._reference(self._base, block)
 
+    def of(self, reader: SourceReader, block: slice) -> Floats:
+        """What another file of the base model's layout holds, as ``base`` gives theta_t."""
+        return self._reference(reader, block)
+
     def deltas(self, block: slice) -> Iterator[Floats]:
         """The delta of each contribution, in the order of their ids, as ``base`` gives theta_t."""
         return (self._delta(member, block) for member in self._members)

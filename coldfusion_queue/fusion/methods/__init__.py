@@ -3,6 +3,7 @@
 ====================  ============================================================================
 ``method``            what a method is, and what it may survey beforehand
 ``mean``              the weighted mean, ColD Fusion's
+``nesterov``          the mean, with server momentum
 ``task_arithmetic``   the sum, times a scale
 ``dare``              the mean of what is left after numbers are dropped at random
 ``ordered``           what methods share that sort the deltas of each element
@@ -33,6 +34,7 @@ from coldfusion_queue.fusion.methods.geometric_median import GeometricMedian
 from coldfusion_queue.fusion.methods.mean import Mean
 from coldfusion_queue.fusion.methods.median import Median
 from coldfusion_queue.fusion.methods.method import Method
+from coldfusion_queue.fusion.methods.nesterov import Nesterov
 from coldfusion_queue.fusion.methods.task_arithmetic import TaskArithmetic
 from coldfusion_queue.fusion.methods.ties import Ties
 from coldfusion_queue.fusion.methods.trimmed_mean import TrimmedMean
@@ -46,6 +48,7 @@ METHODS: Mapping[str, type[Method]] = MappingProxyType(
         "median": Median,
         "trimmed_mean": TrimmedMean,
         "task_arithmetic": TaskArithmetic,
+        "nesterov": Nesterov,
         "clipped_mean": ClippedMean,
         "centered_clip": CenteredClip,
         "geometric_median": GeometricMedian,

@@ -134,6 +134,15 @@ class Method(ABC):
             UsageError: coefficients that the method has no meaning for.
         """
 
+    @property
+    def decay(self) -> float | None:
+        """What the model's displacement is multiplied by before the model goes on by it.
+
+        None for a method without momentum; one with momentum has a state, see
+        ``fusion.momentum``.
+        """
+        return None
+
 
 @dataclass(frozen=True)
 class ElementMethod(Method, Combination):

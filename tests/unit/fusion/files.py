@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.numpy import load
 
 from coldfusion_queue.fusion.methods import Method, make_method
-from coldfusion_queue.fusion.stream import FusionInput, fuse_stream
+from coldfusion_queue.fusion.stream import FusionInput, FusionState, fuse_stream
 
 NAMES = {
     "float64": "F64",
@@ -107,7 +107,10 @@ def fuse_bytes(
     threads: int = 2,
     method: Method = _MEAN,
     read_ahead_bytes: int | None = None,
+    state: FusionState | None = None,
 ) -> bytes:
+    if state is None and method.decay is not None:
+        state = FusionState(len)  # nobody keeps it
     source = MemorySource("base.safetensors", base)
     return b"".join(
         fuse_stream(
@@ -118,6 +121,7 @@ def fuse_bytes(
             read_ahead_bytes=read_ahead_bytes,
             threads=threads,
             method=method,
+            state=state,
         )
     )
 

@@ -16,6 +16,7 @@ TRIM, SCALE = 0.3, 0.4
 CLIP, ITERATIONS = 1.1, 2
 DENSITY, TIES_SCALE = 0.4, 1.3
 DROP = 0.6
+MOMENTUM = 0.7
 OPTIONS = {
     "trim_fraction": TRIM,
     "task_arithmetic_scale": SCALE,
@@ -24,6 +25,7 @@ OPTIONS = {
     "ties_density": DENSITY,
     "ties_scale": TIES_SCALE,
     "dare_drop": DROP,
+    "momentum": MOMENTUM,
     "other": 1,
 }
 
@@ -178,6 +180,7 @@ ELEMENT: dict[str, Callable[[Sequence[float], Sequence[float]], float]] = {
     "median": median,
     "trimmed_mean": trimmed_mean,
     "task_arithmetic": task_arithmetic,
+    "nesterov": mean,
 }
 WHOLE: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "clipped_mean": clipped_mean,
@@ -186,6 +189,8 @@ WHOLE: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "ties": ties,
 }
 NAMES = (*ELEMENT, *WHOLE, "dare")
+#: How far a model goes with the combined delta, if there was no momentum before.
+STEPS = {"nesterov": 1 + MOMENTUM}
 #: Methods that find factors of whole deltas: those are rounded to float32.
 FACTORED = ("clipped_mean", "centered_clip", "geometric_median")
 AVERAGES = ("mean", "median", "trimmed_mean", *FACTORED)

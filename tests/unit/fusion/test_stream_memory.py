@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from coldfusion_queue.fusion.methods import make_method
-from coldfusion_queue.fusion.stream import FusionInput, fuse_stream
+from coldfusion_queue.fusion.stream import FusionInput, FusionState, fuse_stream
 
 from .files import MemorySource, contribution, digest_of, file_of, fuse, fuse_bytes, with_header
 
@@ -143,6 +143,36 @@ def test_a_survey_holds_no_more_than_the_fusion_itself(name: str) -> None:
     assert sum(map(len, parts)) > 0
     assert ledger.most <= most_ahead
     assert ledger.held == 0
+
+
+def test_a_state_is_one_more_file_and_is_written_as_the_model_is() -> None:
+    ledger = Ledger()
+    data = a_model(1.0)
+    files = 1 + 4 + 1
+    headers = 20_000 * files
+    base, before = (counted(MemorySource(name, data), ledger) for name in ("base", "state"))
+    num_written: list[int] = []
+    state = FusionState(lambda part: num_written.append(len(part)), before, digest_of(data))
+    parts = fuse_stream(
+        base,
+        digest_of(data),
+        counted_inputs(data, ledger, 4, "full"),
+        chunk_bytes=100 * CHUNK,
+        read_ahead_bytes=2 * CHUNK * files,
+        threads=4,
+        method=make_method("nesterov", {}),
+        state=state,
+    )
+
+    num_read = 0
+    for part in parts:
+        time.sleep(0.001)  # a slow consumer
+        num_read += len(part)
+        assert sum(num_written) == num_read, "one of the files is held back"
+
+    assert CHUNK * files <= ledger.most <= 2 * CHUNK * files + headers
+    assert ledger.held == 0
+    assert num_read == len(data)
 
 
 @contextmanager
