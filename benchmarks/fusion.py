@@ -42,6 +42,7 @@ from benchmarks.isolated import Measured, measure
 from benchmarks.reporting import print_report
 from coldfusion_queue.fusion.inspection import inspect_update
 from coldfusion_queue.fusion.methods import METHODS, make_method
+from coldfusion_queue.fusion.momentum import FusionState
 from coldfusion_queue.fusion.stream import FusionInput, fuse_stream
 from coldfusion_queue.local import embedded_servers
 from coldfusion_queue.records import FileRecord
@@ -51,6 +52,7 @@ from coldfusion_queue.store import Store
 
 _MIB = 2**20
 _OUTPUT = "bench/output"
+_STATE = "bench/state"
 #: Where ``make bench-peers`` installs it.
 MERGEKIT = Path(os.environ.get("PEERS_BIN", ".venv-peers/bin")) / "mergekit-pytorch"
 _OFFLINE = {"HF_HUB_OFFLINE": "1"}
@@ -152,16 +154,28 @@ def fuse(
         )
         for index, weight in enumerate(weights)
     ]
-    model = fuse_stream(
-        ObjectSource(store, base),
-        base.digest,
-        inputs,
-        chunk_bytes=settings.fusion_chunk_bytes,
-        read_ahead_bytes=settings.fusion_read_ahead_bytes,
-        threads=settings.fusion_threads,
-        method=make_method(method, {}),
-    )
-    store.put_stream(_OUTPUT, model)
+    chosen = make_method(method, {})
+    num_outputs = 1 if chosen.decay is None else 2
+    with (
+        store.open_upload(_STATE, num_at_once=num_outputs) as state,
+        store.open_upload(_OUTPUT, num_at_once=num_outputs) as model,
+    ):
+        # The base model is as long as a state, and to be read a second time.
+        before = FusionState(state.write, ObjectSource(store, base), base.digest)
+        for part in fuse_stream(
+            ObjectSource(store, base),
+            base.digest,
+            inputs,
+            chunk_bytes=settings.fusion_chunk_bytes,
+            read_ahead_bytes=settings.fusion_read_ahead_bytes,
+            threads=settings.fusion_threads,
+            method=chosen,
+            state=None if chosen.decay is None else before,
+        ):
+            model.write(part)
+        model.finish()
+        if chosen.decay is not None:
+            state.finish()
 
 
 def _input(

@@ -88,7 +88,7 @@ class CrashPoint(StrEnum):
     FUSE_REFUSED = "fuse.refused"
 
     # --- publish
-    #: The new model file is uploaded.
+    #: The new model file is uploaded, and its state if the method has one.
     PUBLISH_MODEL = "publish.model"
     #: The other files of the new version are copied.
     PUBLISH_FILES = "publish.files"

@@ -370,15 +370,26 @@ class BaseVersion(Record):
     parent: int | None
     """Version it was made from; None for the pretrained model."""
     method: str | None
+    method_options: Mapping[str, int | float] = Field(default_factory=dict)
+    """The policy's fields that the method takes, and their values."""
     server_learning_rate: float | None
     fused: tuple[FusedContribution, ...]
+    state: FileRecord | None = None
+    """What the next fusion with momentum needs: the model without momentum. It lies in the
+    directory, but is none of its files: nobody finetunes on it."""
 
     MODEL_FILE: ClassVar[str] = "model.safetensors"
+    STATE_FILE: ClassVar[str] = "without_momentum.safetensors"
 
     @property
     def model(self) -> FileRecord:
         """Record of the parameters' file."""
         return self.files[self.MODEL_FILE]
+
+    @property
+    def objects(self) -> tuple[FileRecord, ...]:
+        """Everything that was uploaded of it: its files, and the state if there is one."""
+        return (*self.files.values(), *([self.state] if self.state else []))
 
     @property
     def digest(self) -> str:
@@ -414,6 +425,7 @@ class Policy(Record):
         "median",
         "trimmed_mean",
         "task_arithmetic",
+        "nesterov",
         "clipped_mean",
         "centered_clip",
         "geometric_median",
@@ -425,6 +437,8 @@ class Policy(Record):
     """Share of the contributions that ``trimmed_mean`` leaves out at either end of each element."""
     task_arithmetic_scale: float = Field(0.3, gt=0)
     """What ``task_arithmetic`` multiplies the sum of the deltas by; 1 / K would give the mean."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """mu of ``nesterov``: how much of the last fusion's displacement the next one repeats."""
     clip_factor: float = Field(1.0, gt=0, allow_inf_nan=False)
     """Where ``clipped_mean`` and ``centered_clip`` clip, as a multiple of the median norm."""
     clip_iterations: int = Field(3, ge=1, le=1000)

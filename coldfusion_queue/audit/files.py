@@ -28,7 +28,7 @@ def expected_files(snapshot: Snapshot, history: History) -> Iterator[ExpectedFil
     for version in history.versions.values():
         owner = directory_of(snapshot, version)
         collected = snapshot.collected(Kind.BASE_COLLECTION, owner)
-        yield from _expect(Check.VERSIONS_FILE, version.files.values(), collected)
+        yield from _expect(Check.VERSIONS_FILE, version.objects, collected)
     for item in snapshot.of(Kind.CONTRIBUTION):
         owner = item.place.owner
         contribution = snapshot.find(Contribution, Kind.CONTRIBUTION, owner)

@@ -87,7 +87,7 @@ def _check_unknown(snapshot: Snapshot, history: History, grace_seconds: float) -
 
 
 def _named(snapshot: Snapshot, history: History) -> set[str]:
-    named = {file.key for version in history.versions.values() for file in version.files.values()}
+    named = {file.key for version in history.versions.values() for file in version.objects}
     for record in snapshot.records.values():
         if isinstance(record, Contribution):
             named |= {file.key for file in (record.shared, record.head) if file}

@@ -87,5 +87,5 @@ def open_momentum(
     reader = SourceReader.open(state.source, state.digest, None)
     if reader.layout.header != base.layout.header:
         raise InvalidTensorFileError(reader.name, "its header is not the base model's")
-    reader.align(base.layout)
+    reader.forget_header()
     return Momentum(decay, reader, state.write)

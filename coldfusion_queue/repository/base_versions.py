@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 from coldfusion_queue.cache import LocalCache
 from coldfusion_queue.crash_points import CrashPoint, reach
 from coldfusion_queue.errors import ColdFusionError
+from coldfusion_queue.fusion.methods import Method
 from coldfusion_queue.keys import ObjectKeys
 from coldfusion_queue.names import new_attempt
 from coldfusion_queue.records import BaseVersion, FileRecord, FusedContribution, Policy
 from coldfusion_queue.store import Store
 
-__all__ = ["LINEAGE_FILE", "BaseVersions"]
+__all__ = ["LINEAGE_FILE", "BaseVersions", "Fuse"]
+
+#: Gives the bytes of a model in order, given what takes those of its state; None of a method that
+#: has none.
+Fuse = Callable[[Callable[[bytes], None] | None], Iterable[bytes]]
 
 #: Written beside the model: the version's own record, for people who copy the directory.
 LINEAGE_FILE = "lineage.json"
@@ -56,27 +62,26 @@ class BaseVersions:
     def upload_candidate(
         self,
         parent: BaseVersion,
-        model: Iterable[bytes],
+        fuse: Fuse,
         fused: Iterable[FusedContribution],
         policy: Policy,
+        method: Method,
     ) -> BaseVersion:
         """Upload an attempt at the version after ``parent``; only the ledger can publish it.
 
         Args:
             parent: the version that is fused into; its other files are copied.
-            model: bytes of the new model file, in order.
+            fuse: makes the new model file, and the state if the method has one.
             fused: lineage.
             policy: the policy that the fusion follows.
+            method: what it says about the method.
 
         Raises:
-            Whatever ``model`` raises; the attempt's objects are deleted then.
+            Whatever ``fuse`` raises; the attempt's objects are deleted then.
         """
         with self._attempt(parent.version + 1) as prefix:
-            files = {
-                BaseVersion.MODEL_FILE: self._store.put_stream(
-                    prefix + BaseVersion.MODEL_FILE, model
-                )
-            }
+            model, state = self._upload_fused(prefix, fuse, method)
+            files = {BaseVersion.MODEL_FILE: model}
             reach(CrashPoint.PUBLISH_MODEL)
             for name, file in parent.files.items():
                 if name not in files:
@@ -91,8 +96,10 @@ class BaseVersions:
                     files=files,
                     parent=parent.version,
                     method=policy.method,
+                    method_options=asdict(method),
                     server_learning_rate=policy.server_learning_rate,
                     fused=tuple(fused),
+                    state=state,
                 )
             )
             reach(CrashPoint.PUBLISH_LINEAGE)
@@ -134,6 +141,21 @@ class BaseVersions:
             with suppress(ColdFusionError):  # what went wrong first is what is told
                 self.discard(prefix)
             raise
+
+    def _upload_fused(
+        self, prefix: str, fuse: Fuse, method: Method
+    ) -> tuple[FileRecord, FileRecord | None]:
+        """Write the model, and at the same time the state if the method has one."""
+        key = prefix + BaseVersion.MODEL_FILE
+        if method.decay is None:
+            return self._store.put_stream(key, fuse(None)), None
+        with (
+            self._store.open_upload(prefix + BaseVersion.STATE_FILE, num_at_once=2) as state,
+            self._store.open_upload(key, num_at_once=2) as model,
+        ):
+            for chunk in fuse(state.write):
+                model.write(chunk)
+            return model.finish(), state.finish()
 
     def _finish(self, version: BaseVersion) -> BaseVersion:
         self._store.put(version.prefix + LINEAGE_FILE, version.to_bytes())

@@ -7,7 +7,7 @@ behind and what recovers it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from coldfusion_queue.records import (
 )
 from coldfusion_queue.repository.admission import Admission, Admitted, Refusal, admit, refusal
 from coldfusion_queue.repository.inspecting import Inspector
+from coldfusion_queue.repository.momentum import damage_told, open_state
 from coldfusion_queue.repository.opening import Opener
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.repository.selection import expiry
@@ -177,17 +178,23 @@ def _upload_fused(
         opener.inspected(item.contribution, item.inspection, share)
         for item, share in zip(admitted, shares, strict=True)
     ]
-    model = fuse_stream(
-        opener.source(base),
-        base.digest,
-        inputs,
-        chunk_bytes=settings.fusion_chunk_bytes,
-        read_ahead_bytes=settings.fusion_read_ahead_bytes,
-        threads=settings.fusion_threads,
-        method=make_method(policy.method, policy.model_dump()),
-    )
+    method = make_method(policy.method, policy.model_dump())
+
+    def fuse(write: Callable[[bytes], None] | None) -> Iterator[bytes]:
+        return fuse_stream(
+            opener.source(base),
+            base.digest,
+            inputs,
+            chunk_bytes=settings.fusion_chunk_bytes,
+            read_ahead_bytes=settings.fusion_read_ahead_bytes,
+            threads=settings.fusion_threads,
+            method=method,
+            state=open_state(repository.store, base, write) if write else None,
+        )
+
     lineage = _lineage(base, admitted, shares)
-    return repository.base_versions.upload_candidate(base, model, lineage, policy)
+    with damage_told(base):
+        return repository.base_versions.upload_candidate(base, fuse, lineage, policy, method)
 
 
 def _lineage(

@@ -183,7 +183,7 @@ def _base_version(survey: Survey, version: int) -> Iterator[Garbage]:
     base = survey.published(version)
     keys = survey.repository.keys
     folder = survey.folders(keys.bases).get(base.prefix.removeprefix(keys.bases).rstrip("/"), {})
-    named = {file.key for file in base.files.values()}
+    named = {file.key for file in base.objects}
     files = [item for item in folder.values() if item.key in named]
     reason = (
         f"the newest base version is {survey.version}, the policy retains "

@@ -129,9 +129,9 @@ def build(bench: Bench, contribute: Contribute, directory: Path) -> None:
     0      version 0
     1      version 1: alice's turn 1
     2      version 2: alice's turn 2, which is stale; bad is refused
-    3      changes the policy
+    3      changes the policy, to momentum too
     4      late expires
-    5      version 3: carol and dave, not settled
+    5      version 3, which has a state: carol and dave, not settled
     ====== ============================================================================
 
     eve is pending and overridden; alice's turn 3 has a checkpoint; the files of version 1 and of
@@ -146,7 +146,7 @@ def build(bench: Bench, contribute: Contribute, directory: Path) -> None:
     bad = contribute("bad", change=_nan)
     _commit_second_turn(bench, first, directory / "alice.safetensors")
     fuse_once(repository, settings)
-    change_policy(repository, {"max_staleness": 1})
+    change_policy(repository, {"max_staleness": 1, "method": "nesterov"})
     contribute("late", base=repository.ledger.base_version(0))
     fuse_once(repository, settings)
     submissions.create("carol", kind="recycled", dataset_id=None, submission_id="carol")

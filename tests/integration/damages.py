@@ -12,6 +12,7 @@ from tests.integration.audited import ATTEMPT, DATASET, Bench, cancellation
 Damage = Callable[[Bench], None]
 
 OTHER = "f" * 64
+STATE = r"base/000003-\w+/without_momentum\.safetensors"
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ def reuse_directory(bench: Bench) -> None:
 
     def change(found: Any) -> None:
         for version in (found["published"], found["after"]["base"]):
-            version.update(prefix=before["prefix"], files=before["files"])
+            version.update(prefix=before["prefix"], files=before["files"], state=None)
 
     bench.edit_entry(5, change)
     pending = {"base_digest": before["files"]["model.safetensors"]["digest"]}
@@ -199,6 +200,13 @@ def elsewhere(bench: Bench) -> None:
     file = bench.read("ledger/0000000002.json")["published"]["files"]["config.json"]
     bench.delete(r"base/000003-\w+/config\.json")
     published(5, lambda version: version["files"].update({"config.json": file}))(bench)
+
+
+def state_elsewhere(bench: Bench) -> None:
+    """Version 3's state lies in version 2's directory."""
+    model = bench.read("ledger/0000000002.json")["published"]["files"]["model.safetensors"]
+    bench.delete(STATE)
+    published(5, lambda version: version.update(state=model))(bench)
 
 
 def collect_version(version: int) -> Damage:
@@ -301,6 +309,7 @@ CASES = [
     ),
     Case("ledger-directory-twice", Check.LEDGER_DIRECTORY, reuse_directory, Check.VERSIONS_LINEAGE),
     Case("ledger-file-elsewhere", Check.LEDGER_DIRECTORY, elsewhere),
+    Case("ledger-state-elsewhere", Check.LEDGER_DIRECTORY, state_elsewhere),
     # --- decisions
     Case("decided-twice-by-one-entry", Check.DECISIONS_TWICE, twice_in_one_entry),
     Case("decided-twice-by-two-entries", Check.DECISIONS_TWICE, twice_in_two_entries),
@@ -472,6 +481,9 @@ CASES = [
     Case("coefficients-not-finite", Check.VERSIONS_COEFFICIENTS, scale(float("nan"))),
     Case("model-gone", Check.VERSIONS_FILE, delete(r"base/000003-\w+/model\.safetensors")),
     Case("model-damaged", Check.VERSIONS_FILE, flip(r"base/000002-\w+/model\.safetensors")),
+    Case("state-gone", Check.VERSIONS_FILE, delete(STATE)),
+    Case("state-damaged", Check.VERSIONS_FILE, flip(STATE)),
+    Case("state-short", Check.VERSIONS_FILE, shorten(STATE)),
     Case("tokenizer-damaged", Check.VERSIONS_FILE, flip(r"base/000000-\w+/tokenizer\.json")),
     Case("newest-version-collected", Check.VERSIONS_COLLECTED, collect_version(3)),
     Case("first-version-collected", Check.VERSIONS_COLLECTED, collect_version(0)),
@@ -547,6 +559,11 @@ CASES = [
         "dataset-without-record", Check.ORPHANS_DATASET, put(f"datasets/{'1' * 32}/train.parquet")
     ),
     Case("object-that-nobody-knows", Check.OBJECTS_UNKNOWN, put("notes.txt")),
+    Case(
+        "state-that-no-record-names",
+        Check.OBJECTS_UNKNOWN,
+        published(5, lambda version: version.update(state=None)),
+    ),
     Case(
         "file-beside-a-version",
         Check.OBJECTS_UNKNOWN,

@@ -51,11 +51,13 @@ def as_float64(repository: Repository, version: int, tmp_path: Path) -> dict[str
     return {name: value.astype(np.float64) for name, value in load_file(path).items()}
 
 
-def assert_equal_to_rounding(got: Tensors, expected: dict[str, np.ndarray]) -> None:
+def assert_equal_to_rounding(
+    got: Tensors, expected: dict[str, np.ndarray], num_fusions: int = 1
+) -> None:
     assert got.keys() == expected.keys()
     for name, value in got.items():
         # Sums of a few numbers no larger than the largest of the tensor.
-        rounding = 4 * np.finfo(np.float32).eps * np.abs(expected[name]).max()
+        rounding = 4 * num_fusions * np.finfo(np.float32).eps * np.abs(expected[name]).max()
         np.testing.assert_allclose(value, expected[name], rtol=0, atol=rounding, err_msg=name)
 
 
@@ -195,6 +197,19 @@ def test_one_fusion_alone_has_another_method_and_the_policy_stays(
         for name in before
     }
     assert_equal_to_rounding(read_model(1), expected)
+
+
+def test_every_method_says_in_the_lineage_what_it_was_told(
+    repository: Repository, settings: Settings, contribute: Contribute
+) -> None:
+    change_policy(repository, {"method": "centered_clip", "clip_factor": 1.5})
+    contribute("a")
+
+    fuse_once(repository, settings)
+
+    published = repository.ledger.base_version()
+    assert published.method_options == {"clip_factor": 1.5, "clip_iterations": 3}
+    assert (published.state, repository.ledger.base_version(0).method_options) == (None, {})
 
 
 def test_nothing_happens_before_enough_are_there(

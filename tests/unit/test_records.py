@@ -56,8 +56,10 @@ BASE = BaseVersion(
     files={"model.safetensors": FILE},
     parent=0,
     method="mean",
+    method_options={"clip_factor": 1.5, "clip_iterations": 3},
     server_learning_rate=1.0,
     fused=(FUSED,),
+    state=FILE,
 )
 DECISION = Decision(
     contribution_id="s.t00001",
@@ -276,6 +278,8 @@ def test_hyperparameters_out_of_range_are_refused(field: str, value: object) -> 
         ("ties_scale", 0.0),
         ("dare_drop", 1.0),
         ("dare_drop", -0.1),
+        ("momentum", 1.0),
+        ("momentum", -0.1),
     ],
 )
 def test_policies_out_of_range_are_refused(field: str, value: object) -> None:

@@ -1,0 +1,54 @@
+"""The state of fusions with momentum: opened where it is there, told of where it is not."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from coldfusion_queue.errors import DigestMismatchError, InvalidTensorFileError
+from coldfusion_queue.fusion.momentum import FusionState
+from coldfusion_queue.records import BaseVersion
+from coldfusion_queue.repository.source import ObjectSource
+from coldfusion_queue.store import Store
+
+__all__ = ["damage_told", "open_state"]
+
+log = logging.getLogger(__name__)
+
+
+def open_state(store: Store, base: BaseVersion, write: Callable[[bytes], object]) -> FusionState:
+    """The state that a base version's fusion left, as the next one takes it.
+
+    Where there is none, because another method made the version, momentum begins anew. So it does
+    if the state's object is gone: that costs some momentum, while waiting for it would end all
+    fusions.
+
+    Args:
+        store: where it is.
+        base: the version that is fused into.
+        write: takes the next state.
+    """
+    if base.state is None:
+        return FusionState(write)
+    if store.stat(base.state.key) is None:
+        ids = {"event": "momentum_gone", "version": base.version}
+        log.warning("state %s is gone: momentum begins anew", base.state.key, extra=ids)
+        return FusionState(write)
+    return FusionState(write, ObjectSource(store, base.state), base.state.digest)
+
+
+@contextmanager
+def damage_told(base: BaseVersion) -> Iterator[None]:
+    """Say what can be done if a fusion fails for the state of the version that is fused into.
+
+    The error passes: what was read wrongly may be read rightly by the next fusion.
+    """
+    try:
+        yield
+    except (DigestMismatchError, InvalidTensorFileError) as error:
+        if base.state is not None and error.name == base.state.key:
+            ids = {"event": "momentum_damaged", "version": base.version}
+            remedy = "put back what was recorded, or delete it, and momentum begins anew"
+            log.error("%s; %s", error, remedy, extra=ids)
+        raise
