@@ -80,7 +80,7 @@ class Check(StrEnum):
     VERSIONS_LINE = "versions.line"
     #: Coefficients are finite and sum to the server's learning rate.
     VERSIONS_COEFFICIENTS = "versions.coefficients"
-    #: A version's files have the recorded size and digest, or were collected.
+    #: A version's files, its state too, have the recorded size and digest, or were collected.
     VERSIONS_FILE = "versions.file"
     #: ``collected.json`` parses, names files of this version, and the version is not needed.
     VERSIONS_COLLECTED = "versions.collected"
