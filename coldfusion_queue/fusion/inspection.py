@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -12,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coldfusion_queue.errors import InvalidTensorFileError
-from coldfusion_queue.fusion.chunks import Chunk, Run, plan_chunks
+from coldfusion_queue.fusion.chunks import Run, plan_chunks
 from coldfusion_queue.fusion.dtypes import FLOAT_DTYPES, Floats
 from coldfusion_queue.fusion.inputs import FusionInput, open_members
 from coldfusion_queue.fusion.layout import ByteSource
 from coldfusion_queue.fusion.methods.method import BLOCK_ELEMENTS
-from coldfusion_queue.fusion.reader import ChunkData, SourceReader
+from coldfusion_queue.fusion.read_ahead import ReadAhead
+from coldfusion_queue.fusion.reader import SourceReader
 from coldfusion_queue.fusion.sketch import Sketch
 from coldfusion_queue.fusion.terms import Terms
 
@@ -73,7 +73,9 @@ def inspect_update(
         tally = _Tally()
         chunks = plan_chunks(base_reader.layout, chunk_bytes)
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # looked for instead
-            for chunk, data in _read_ahead(readers, chunks, pool):
+            ahead = ReadAhead(readers, chunks, pool)
+            for chunk in chunks:
+                data = ahead.take()
                 for index, run in enumerate(chunk.runs):
                     if run.dtype in FLOAT_DTYPES:
                         terms = Terms(base_reader, [member], index, run, data)
@@ -83,20 +85,6 @@ def inspect_update(
         base_norm=_root(tally.base_square) if base_norm is None else base_norm,
         sketch=tally.sketch.numbers,
     )
-
-
-def _read_ahead(
-    readers: Sequence[SourceReader], chunks: Sequence[Chunk], pool: ThreadPoolExecutor
-) -> Iterator[tuple[Chunk, dict[SourceReader, ChunkData]]]:
-    """Each chunk with what the files hold for it, read while the one before is worked on."""
-    pending = [pool.submit(reader.read, chunks[0]) for reader in readers]
-    for chunk, following in zip(chunks, [*chunks[1:], None], strict=True):
-        ready = [future.result() for future in pending]
-        if following is not None:
-            pending = [pool.submit(reader.read, following) for reader in readers]
-        yield chunk, dict(zip(readers, ready, strict=True))
-    for reader in readers:
-        reader.verify()
 
 
 @dataclass

@@ -15,7 +15,7 @@ to know all deltas beforehand surveys them, in one or two passes of their own.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 
 from coldfusion_queue.errors import UsageError
@@ -34,7 +34,8 @@ from coldfusion_queue.fusion.layout import ByteSource
 from coldfusion_queue.fusion.methods.mean import Mean
 from coldfusion_queue.fusion.methods.method import Combination, Method, Survey
 from coldfusion_queue.fusion.momentum import FusionState, Momentum, open_momentum
-from coldfusion_queue.fusion.reader import ChunkData, SourceReader
+from coldfusion_queue.fusion.read_ahead import ReadAhead
+from coldfusion_queue.fusion.reader import SourceReader
 from coldfusion_queue.fusion.surveying import Surveyor
 
 __all__ = ["ContributionFault", "FusionInput", "FusionState", "check_layout", "fuse_stream"]
@@ -137,7 +138,7 @@ def _generate(
             step = _surveyed(step, base, members, chunks, pool)
         combiner = Combiner(base, members, step, momentum)
         yield combiner.begin()
-        ahead = _ReadAhead(files, chunks, pool)
+        ahead = ReadAhead(files, chunks, pool)
         firsts = accumulate((chunk.num_floats for chunk in chunks), initial=0)
         for chunk, first in zip(chunks, firsts, strict=False):
             # One expression, so that nothing keeps what was read alive during the yield.
@@ -155,39 +156,8 @@ def _surveyed(
 ) -> Survey | Combination:
     """What follows from a pass over all deltas; the base model is read if one is relative to it."""
     surveyor = Surveyor(base, members, survey)
-    ahead = _ReadAhead(files_of(members), chunks, pool)
+    ahead = ReadAhead(files_of(members), chunks, pool)
     for chunk in chunks:
         surveyor.look(chunk, ahead.take())
     surveyor.finish()
     return survey.result()
-
-
-class _ReadAhead:
-    """Reads a chunk of all files at the same time, while the one before is worked on."""
-
-    def __init__(
-        self, readers: Sequence[SourceReader], chunks: Sequence[Chunk], pool: ThreadPoolExecutor
-    ) -> None:
-        self._readers = readers
-        self._remaining = iter(chunks)
-        self._pool = pool
-        self._pending: list[Future[ChunkData]] = []
-        for reader in readers:
-            reader.rewind()
-        self._start_next()
-
-    def take(self) -> dict[SourceReader, ChunkData]:
-        """What all files hold for the next chunk; after the last, all digests are verified."""
-        ready = [future.result() for future in self._pending]
-        if not self._start_next():
-            for reader in self._readers:
-                reader.verify()
-        return dict(zip(self._readers, ready, strict=True))
-
-    def _start_next(self) -> bool:
-        chunk = next(self._remaining, None)
-        if chunk is None:
-            self._pending = []
-            return False
-        self._pending = [self._pool.submit(reader.read, chunk) for reader in self._readers]
-        return True

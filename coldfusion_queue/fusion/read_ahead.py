@@ -1,0 +1,48 @@
+"""Reads the files of a pass chunk by chunk, one chunk ahead of what is worked on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from coldfusion_queue.fusion.chunks import Chunk
+from coldfusion_queue.fusion.reader import ChunkData, SourceReader
+
+__all__ = ["ReadAhead"]
+
+
+class ReadAhead:
+    """Reads a chunk of all files at the same time, while the one before is worked on.
+
+    Args:
+        readers: the files, which are read from their beginning.
+        chunks: of the base model, in order; one or more.
+        pool: threads to read with.
+    """
+
+    def __init__(
+        self, readers: Sequence[SourceReader], chunks: Sequence[Chunk], pool: ThreadPoolExecutor
+    ) -> None:
+        self._readers = readers
+        self._remaining = iter(chunks)
+        self._pool = pool
+        self._pending: list[Future[ChunkData]] = []
+        for reader in readers:
+            reader.rewind()
+        self._start_next()
+
+    def take(self) -> dict[SourceReader, ChunkData]:
+        """What all files hold for the next chunk; after the last, all digests are verified."""
+        ready = [future.result() for future in self._pending]
+        if not self._start_next():
+            for reader in self._readers:
+                reader.verify()
+        return dict(zip(self._readers, ready, strict=True))
+
+    def _start_next(self) -> bool:
+        chunk = next(self._remaining, None)
+        if chunk is None:
+            self._pending = []
+            return False
+        self._pending = [self._pool.submit(reader.read, chunk) for reader in self._readers]
+        return True
