@@ -458,7 +458,7 @@ class Policy(Record):
     min_cosine: float | None = Field(-0.5, ge=-1, lt=1)
     """Cosine of a contribution's delta to the mean direction of the others' at least; None sets no
     limit."""
-    max_copy_cosine: float | None = Field(0.99, gt=0, le=1)
+    max_copy_cosine: float | None = Field(0.95, gt=0, le=1)
     """Cosine to another contributor's delta at most; what is more is refused as a copy of the
     earlier one. None takes copies."""
     retain_base_versions: int | None = Field(10, ge=1)
