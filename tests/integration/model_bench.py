@@ -100,7 +100,8 @@ def _finetune_without_training(
         path = work_dir / "checkpoint.safetensors"
         path.write_bytes(b"state")
         raise FinetuneInterrupted(path, 1, 2)
-    result = FinetuneResult(work_dir / "shared.safetensors", work_dir / "head.safetensors", {})
+    shared, head = work_dir / "shared.safetensors", work_dir / "head.safetensors"
+    result = FinetuneResult(shared, "delta", None, head, {})
     change = np.float32(0.01 * request.turn)
     save_file({key: np.full_like(value, change) for key, value in TENSORS.items()}, result.shared)
     save_file({"head": np.zeros(1, dtype=np.float32)}, result.head)
