@@ -168,7 +168,7 @@ def test_ctrl_c_while_waiting_ends_the_waiting_and_not_the_submission(idle_world
 
 
 def test_an_unknown_command_is_a_usage_error(idle_world: World) -> None:
-    done = idle_world.run("coldfusion", "fuse")
+    done = idle_world.run("coldfusion", "melt")
 
     assert done.code == 2
-    assert "No such command 'fuse'" in done.err
+    assert "No such command 'melt'" in done.err
