@@ -249,7 +249,7 @@ def test_an_interrupted_turn_ends_with_the_bytes_of_one_that_was_left_alone(
     make_world: MakeWorld,
 ) -> None:
     # Both from base version 0: fusion waits for two.
-    with make_world(Policy(min_contributions=2), **QUICK) as world:
+    with make_world(Policy(min_contributions=2, max_copy_cosine=None), **QUICK) as world:
         for kind in ("fusion_worker", "beat"):
             world.start_warm(kind)
         world.start_warm("finetune_worker", "finetune0")

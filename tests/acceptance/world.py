@@ -382,7 +382,8 @@ def open_world(
     world = World(directory, {**servers, **broker, **own})
     try:
         if model_dir is not None:
-            policy = policy or Policy(min_contributions=1)
+            # Tests submit one dataset under several names, which makes copies.
+            policy = policy or Policy(min_contributions=1, max_copy_cosine=None)
             create_repository(world.repository, str(model_dir), policy, quiet=True)
         yield world
     finally:
