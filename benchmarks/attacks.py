@@ -42,6 +42,7 @@ from coldfusion_queue.demo.recipe import data_dir
 from coldfusion_queue.fusion.faults import ContributionFault
 from coldfusion_queue.fusion.inspection import inspect_update
 from coldfusion_queue.fusion.methods import METHODS, make_method
+from coldfusion_queue.fusion.model_reader import ModelFiles
 from coldfusion_queue.fusion.sketch import encode_sketch
 from coldfusion_queue.records import BaseVersion, Hyperparameters, Inspection, Policy
 from coldfusion_queue.repository.admission import refusal
@@ -111,11 +112,9 @@ class Setup:
 
     def inspected(self, name: str, path: Path) -> Inspection:
         """What intake finds out about a contribution."""
-        base = FileSource(self.base_dir / BaseVersion.MODEL_FILE)
         digest = digest_of(self.base_dir / BaseVersion.MODEL_FILE)
-        facts = inspect_update(
-            file_input(name, path), base, digest, base_norm=None, chunk_bytes=16 * 2**20
-        )
+        base = ModelFiles.single(FileSource(self.base_dir / BaseVersion.MODEL_FILE), digest)
+        facts = inspect_update(file_input(name, path), base, base_norm=None, chunk_bytes=16 * 2**20)
         return Inspection(
             contribution_id=name,
             digest=digest_of(path),

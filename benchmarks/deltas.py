@@ -74,7 +74,7 @@ def pretrained(cache: Path) -> Path:
     if not directory.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(dir=cache))
-        export_pretrained(str(pretrained_dir()), partial)
+        export_pretrained(str(pretrained_dir()), partial, "5GB")
         partial.rename(directory)
     return directory
 

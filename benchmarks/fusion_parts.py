@@ -14,6 +14,7 @@ from safetensors.numpy import save
 
 from coldfusion_queue.fusion.inspection import inspect_update
 from coldfusion_queue.fusion.methods import make_method
+from coldfusion_queue.fusion.model_reader import ModelFiles
 from coldfusion_queue.fusion.momentum import FusionState
 from coldfusion_queue.fusion.stream import FusionInput, fuse_stream
 from coldfusion_queue.records import FileRecord
@@ -180,8 +181,8 @@ def inspect(files: list[FileRecord]) -> None:
 
     def look(file: FileRecord, base_norm: float | None) -> float:
         item = _input(store, "c", file, 1.0, is_digested=True)
-        source = ObjectSource(store, base)
-        facts = inspect_update(item, source, base.digest, base_norm=base_norm, chunk_bytes=9 * _MIB)
+        model = ModelFiles.single(ObjectSource(store, base), base.digest)
+        facts = inspect_update(item, model, base_norm=base_norm, chunk_bytes=9 * _MIB)
         return facts.base_norm
 
     base_norm = look(files[1], None)

@@ -87,6 +87,12 @@ class CrashPoint(StrEnum):
     #: A contribution at fault ended this attempt, whose objects are deleted; nothing is decided.
     FUSE_REFUSED = "fuse.refused"
 
+    # --- share a large fusion
+    #: The plan is where helpers find it, none of them is called.
+    SHARE_PLANNED = "share.planned"
+    #: One piece is done and its result is kept, by a helper or by the fusion's own worker.
+    SHARE_KEPT = "share.kept"
+
     # --- publish
     #: The new model file is uploaded, and its state if the method has one.
     PUBLISH_MODEL = "publish.model"

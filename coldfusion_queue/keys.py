@@ -20,12 +20,15 @@ Object keys, all below ``<repository>/`` in one bucket; objects are immutable un
     inbox/<contribution_id>                        marker, deleted: committed and perhaps undecided
     base/<version>-<attempt>/                      a directory that transformers loads
     base/<version>-<attempt>/collected.json        which of its files were collected as garbage
+    fusions/<version>-<attempt>/plan.json          what a fusion that is shared out fuses; deleted
+    fusions/<version>-<attempt>/<step>-<file>      with its end, as are the results of its pieces
     ledger/<sequence>.json                         commit point of every decision
     .probe-<token>                                 trial of conditional writes, deleted at once
 
 Redis keys, none of which holds anything that cannot be rebuilt::
 
     coldfusion:<repository>:fusion-lock            string, expires: one fusion at a time
+    coldfusion:<repository>:piece:<attempt>:<step>-<file>  string, expires: who does this piece
     coldfusion:<repository>:garbage-lock           string, expires: one collection at a time
     coldfusion:<repository>:turn:<contribution_id> string, expires: queued, put off, or who runs it
     coldfusion:<repository>:starts:<contribution_id>  integer, expires: starts without an ending
@@ -162,6 +165,23 @@ class ObjectKeys:
         """Key of the record of a base version's files that were collected as garbage."""
         return f"{prefix}collected.json"
 
+    @property
+    def fusions(self) -> str:
+        """Prefix of what workers who share a fusion tell each other."""
+        return f"{self.repository}/fusions/"
+
+    def fusion(self, attempt: str) -> str:
+        """The same for one fusion, which is named as the directory that it makes."""
+        return f"{self.fusions}{attempt}/"
+
+    def fusion_plan(self, attempt: str) -> str:
+        """Key of what is fused into what."""
+        return f"{self.fusion(attempt)}plan.json"
+
+    def fusion_result(self, attempt: str, step: int, file: int) -> str:
+        """Key of what one step of a fusion gives for one of the base model's files."""
+        return f"{self.fusion(attempt)}{step}-{file}"
+
     def ledger(self, sequence: int) -> str:
         """Key of a ledger entry."""
         return f"{self.repository}/ledger/{sequence:010d}.json"
@@ -177,6 +197,10 @@ class RedisKeys:
     def fusion_lock(self) -> str:
         """Lease of the running fusion."""
         return f"coldfusion:{self.repository}:fusion-lock"
+
+    def piece(self, attempt: str, step: int, file: int) -> str:
+        """Lease of a worker on a piece of a fusion."""
+        return f"coldfusion:{self.repository}:piece:{attempt}:{step}-{file}"
 
     @property
     def garbage_lock(self) -> str:

@@ -6,6 +6,7 @@ not know; ``RepositoryRecord.format_version`` says whether it may try.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Mapping
@@ -30,6 +31,8 @@ __all__ = [
     "Failure",
     "FileRecord",
     "FusedContribution",
+    "FusedFile",
+    "FusionPlan",
     "Hyperparameters",
     "Inspection",
     "LedgerEntry",
@@ -374,27 +377,64 @@ class BaseVersion(Record):
     """The policy's fields that the method takes, and their values."""
     server_learning_rate: float | None
     fused: tuple[FusedContribution, ...]
-    state: FileRecord | None = None
-    """What the next fusion with momentum needs: the model without momentum. It lies in the
-    directory, but is none of its files: nobody finetunes on it."""
+    state: Mapping[str, FileRecord] | None = None
+    """What the next fusion with momentum needs: the model without momentum, by file name. These
+    lie in the directory, but are none of its files: nobody finetunes on them."""
 
     MODEL_FILE: ClassVar[str] = "model.safetensors"
-    STATE_FILE: ClassVar[str] = "without_momentum.safetensors"
+    INDEX_FILE: ClassVar[str] = "model.safetensors.index.json"
 
     @property
-    def model(self) -> FileRecord:
-        """Record of the parameters' file."""
-        return self.files[self.MODEL_FILE]
+    def model_names(self) -> tuple[str, ...]:
+        """Names of the files that hold the parameters: one, or the shards in order."""
+        return tuple(name for name in sorted(self.files) if name.endswith(".safetensors"))
+
+    @property
+    def model_files(self) -> tuple[FileRecord, ...]:
+        """Records of these files."""
+        return tuple(self.files[name] for name in self.model_names)
+
+    @staticmethod
+    def state_name(model_name: str) -> str:
+        """Name of the state's file that goes with one of the model."""
+        return model_name.replace("model", "without_momentum", 1)
 
     @property
     def objects(self) -> tuple[FileRecord, ...]:
         """Everything that was uploaded of it: its files, and the state if there is one."""
-        return (*self.files.values(), *([self.state] if self.state else []))
+        return (*self.files.values(), *(self.state or {}).values())
 
     @property
     def digest(self) -> str:
-        """Digest that identifies the parameters."""
-        return self.model.digest
+        """Digest that identifies the parameters: the file's, or one over those of all shards."""
+        digests = [file.digest for file in self.model_files]
+        if len(digests) == 1:
+            return digests[0]
+        return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+class FusedFile(Record):
+    """One of the files of a base version that is being made, uploaded."""
+
+    model: FileRecord
+    state: FileRecord | None
+    """Of a method with momentum."""
+
+
+class FusionPlan(Record):
+    """What is fused into what, for the workers that help with a large fusion.
+
+    Everything that they write follows from it, to the bit, so it does not matter who does what.
+    """
+
+    sequence: int = Field(ge=0)
+    """The newest ledger entry: into the base version after it is fused."""
+    prefix: str
+    """Key prefix of the directory that is being made, ending in ``/``."""
+    coefficients: Mapping[str, float]
+    """Of every contribution that is fused, by its id."""
+    method: str
+    method_options: Mapping[str, int | float]
 
 
 class Policy(Record):

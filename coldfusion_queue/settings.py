@@ -161,6 +161,13 @@ class Settings(BaseSettings):
     fusion_threads: int = Field(8, ge=1, le=64)
     """Contributions read at the same time while fusing."""
 
+    fusion_share_bytes: int = Field(32 * 2**30, ge=0)
+    """Bytes of contributions from which on a fusion is shared with other fusion workers, if the
+    base model has several weight files."""
+
+    fusion_helpers: int = Field(4, ge=0)
+    """Messages that ask other fusion workers for help, for each step of a fusion that is shared."""
+
     # --- finetuning ---------------------------------------------------------------------------
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     """Where to finetune: ``auto`` takes CUDA, then Apple's MPS, then the CPU."""

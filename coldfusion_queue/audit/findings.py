@@ -112,6 +112,8 @@ class Check(StrEnum):
     ORPHANS_CONTRIBUTION = "orphans.contribution"
     #: No attempt at a base version is old and unpublished.
     ORPHANS_BASE = "orphans.base"
+    #: Nothing is left of what workers told each other about a fusion.
+    ORPHANS_FUSION = "orphans.fusion"
     #: No checkpoint is old and of a committed contribution, or without its record.
     ORPHANS_CHECKPOINT = "orphans.checkpoint"
     #: No dataset's files are old and without its record.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -74,8 +75,11 @@ def is_same(left: Record | None, right: Record | None) -> bool:
 
 def model_digest(version: BaseVersion) -> str | None:
     """Digest of a version's parameters, or None if it names no model file."""
-    file = version.files.get(BaseVersion.MODEL_FILE)
-    return file.digest if file else None
+    names = sorted(name for name in version.files if name.endswith(".safetensors"))
+    digests = [version.files[name].digest for name in names]
+    if len(digests) < 2:
+        return digests[0] if digests else None
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def directory_of(snapshot: Snapshot, version: BaseVersion) -> str:

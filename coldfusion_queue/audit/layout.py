@@ -31,6 +31,7 @@ class Kind(Enum):
     LINEAGE = auto()
     BASE_COLLECTION = auto()
     BASE_FILE = auto()
+    FUSION_FILE = auto()
     PROBE = auto()
     UNKNOWN = auto()
 
@@ -82,6 +83,7 @@ _PATTERNS = tuple(
         (Kind.LINEAGE, rf"base/{_BASE}/lineage\.json"),
         (Kind.BASE_COLLECTION, rf"base/{_BASE}/collected\.json"),
         (Kind.BASE_FILE, rf"base/{_BASE}/(?P<name>[^/]+)"),
+        (Kind.FUSION_FILE, rf"fusions/{_BASE}/(?P<name>plan\.json|\d+-\d+)"),
         (Kind.PROBE, r"\.probe-.*"),
     )
 )

@@ -137,15 +137,13 @@ def _check_directory(snapshot: Snapshot, number: int, published: BaseVersion) ->
     if not owner or int(owner.partition("-")[0]) != published.version:
         problem = f"prefix is {published.prefix}, expected one of version {published.version}"
         yield Finding(Check.LEDGER_DIRECTORY, _entry(number), problem)
-    named = dict(published.files)
-    if published.state is not None:
-        named[BaseVersion.STATE_FILE] = published.state
+    named = {**published.files, **(published.state or {})}
     outside = [file.key for name, file in named.items() if file.key != published.prefix + name]
     if outside:
         problem = f"file {outside[0]} lies elsewhere, expected it below {published.prefix}"
         yield Finding(Check.LEDGER_DIRECTORY, _entry(number), problem)
     if model_digest(published) is None:
-        problem = f"it names no {BaseVersion.MODEL_FILE}, expected every version to have one"
+        problem = "it names no .safetensors file, expected every version to have one"
         yield Finding(Check.LEDGER_DIRECTORY, _entry(number), problem)
 
 

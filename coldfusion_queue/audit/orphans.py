@@ -51,6 +51,8 @@ def _orphan(
             return Check.ORPHANS_CONTRIBUTION, "an attempt that is not the committed one"
         case Kind.BASE_FILE if owner not in published:
             return Check.ORPHANS_BASE, "an attempt at a base version that was never published"
+        case Kind.FUSION_FILE:
+            return Check.ORPHANS_FUSION, "what a fusion that is over left behind"
         case Kind.CHECKPOINT_FILE if snapshot.key(Kind.CONTRIBUTION, owner) is not None:
             return Check.ORPHANS_CHECKPOINT, "a checkpoint of a turn that is committed"
         case Kind.CHECKPOINT_FILE if "checkpoint.json" not in {item.place.name for item in objects}:

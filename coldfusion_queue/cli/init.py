@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from coldfusion_queue.cli.common import (
     print_json,
     transfer_bar,
 )
-from coldfusion_queue.errors import AlreadyExistsError, NotFoundError
+from coldfusion_queue.errors import AlreadyExistsError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from coldfusion_queue.records import BaseVersion, Policy
@@ -24,14 +25,32 @@ if TYPE_CHECKING:
 __all__ = ["create_repository", "init"]
 
 
+def _checked_size(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Sizes as transformers reads them: decimal units, so that 5GB is 5 * 10**9 bytes."""
+    del context, parameter
+    if not re.fullmatch(r"[1-9][0-9]{0,8}(KB|MB|GB|TB)", value):
+        raise UsageError("--max-shard-size", value, "a whole number and KB, MB, GB or TB")
+    return value
+
+
 @click.command()
 @click.option("--base", required=True, metavar="PATH_OR_HUB_ID", help="The pretrained model.")
 @click.option("--create-bucket", is_flag=True, help="Create the bucket if it does not exist.")
 @click.option(
     "--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Policy, e.g. min_contributions=4."
 )
+@click.option(
+    "--max-shard-size",
+    default="5GB",
+    show_default=True,
+    callback=_checked_size,
+    metavar="SIZE",
+    help="Size of a weight file at most; fusion workers share the files of a large model.",
+)
 @json_option
-def init(base: str, create_bucket: bool, pairs: tuple[str, ...], as_json: bool) -> None:
+def init(
+    base: str, create_bucket: bool, pairs: tuple[str, ...], max_shard_size: str, as_json: bool
+) -> None:
     """Create the repository and publish the pretrained model as base version 0."""
     from coldfusion_queue.records import Policy
     from coldfusion_queue.repository.repository import Repository
@@ -51,7 +70,9 @@ def init(base: str, create_bucket: bool, pairs: tuple[str, ...], as_json: bool) 
         remedy = "choose another COLDFUSION_REPOSITORY"
         raise AlreadyExistsError("repository", repository.name, remedy)
     check_conditional_writes(store, f"{repository.name}/")
-    version = create_repository(repository, base, policy, quiet=as_json)
+    version = create_repository(
+        repository, base, policy, quiet=as_json, max_shard_size=max_shard_size
+    )
     if as_json:
         print_json(
             {"repository": repository.name, "digest": version.digest, "files": len(version.files)}
@@ -61,7 +82,12 @@ def init(base: str, create_bucket: bool, pairs: tuple[str, ...], as_json: bool) 
 
 
 def create_repository(
-    repository: Repository, source: str, policy: Policy, *, quiet: bool
+    repository: Repository,
+    source: str,
+    policy: Policy,
+    *,
+    quiet: bool,
+    max_shard_size: str = "5GB",
 ) -> BaseVersion:
     """Export a pretrained model and initialise a repository with it.
 
@@ -74,7 +100,7 @@ def create_repository(
 
     with tempfile.TemporaryDirectory(prefix="coldfusion-") as name:
         directory = Path(name)
-        identity = export_pretrained(source, directory)
+        identity = export_pretrained(source, directory, max_shard_size)
         total = sum(path.stat().st_size for path in directory.iterdir())
         with transfer_bar("pretrained model", total, hidden=quiet) as bar:
             version = repository.base_versions.upload_first(directory, bar.advance)

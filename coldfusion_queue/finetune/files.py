@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -16,10 +16,10 @@ from torch import Tensor
 
 from coldfusion_queue.errors import IncompatibleModelError, TrainingFailedError
 from coldfusion_queue.finetune.model import SequenceModel
-from coldfusion_queue.records import BaseVersion
 
 __all__ = [
     "WORKER",
+    "BaseTensors",
     "LabelScale",
     "Owner",
     "Shared",
@@ -105,8 +105,8 @@ def shared_tensors(
 ) -> Iterator[Shared]:
     """The shared parameters in the order of the base model's file; see ``save_shared``."""
     with open_base(base_dir) as base:
-        for name in base.offset_keys():
-            before = base.get_tensor(name)
+        for name in base.names:
+            before = base[name]
             after = parameters.get(name)
             if after is None or after.shape != before.shape:
                 got = "missing" if after is None else str(tuple(after.shape))
@@ -178,8 +178,30 @@ def load_head(model: SequenceModel, path: Path) -> bool:
     return fits
 
 
+class BaseTensors:
+    """The parameters of a base version, memory-mapped, in the order that the engine has them in.
+
+    Args:
+        files: its weight files in the order of their names, open.
+    """
+
+    def __init__(self, files: Sequence[Any]) -> None:
+        self._file_of = {name: file for file in files for name in file.offset_keys()}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all tensors."""
+        return tuple(self._file_of)
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor: Tensor = self._file_of[name].get_tensor(name)
+        return tensor
+
+
 @contextmanager
-def open_base(base_dir: Path) -> Iterator[Any]:
-    """The parameters of a base version, memory-mapped."""
-    with safe_open(base_dir / BaseVersion.MODEL_FILE, framework="pt") as file:
-        yield file
+def open_base(base_dir: Path) -> Iterator[BaseTensors]:
+    """The parameters of a base version's directory, of which all weight files are opened."""
+    with ExitStack() as stack:
+        paths = sorted(base_dir.glob("*.safetensors"))
+        files = [stack.enter_context(safe_open(path, framework="pt")) for path in paths]
+        yield BaseTensors(files)

@@ -19,7 +19,7 @@ __all__ = ["check_identity", "export_pretrained", "save_recycled", "tokenizer_di
 _SAFE: dict[str, Any] = {"trust_remote_code": False, "use_safetensors": True}
 
 
-def export_pretrained(source: str, directory: Path) -> ModelIdentity:
+def export_pretrained(source: str, directory: Path, max_shard_size: str) -> ModelIdentity:
     """Write a model's body and tokenizer as ``AutoModel`` and ``AutoTokenizer`` know them.
 
     A task head that the checkpoint brings is left out.
@@ -27,6 +27,8 @@ def export_pretrained(source: str, directory: Path) -> ModelIdentity:
     Args:
         source: a local directory or the id of a model on the Hub.
         directory: an empty directory to write to.
+        max_shard_size: size of a weight file at most, as transformers has it, such as ``5GB``; a
+            larger model has several.
 
     Raises:
         NotFoundError: there is no such directory or model, or the Hub cannot be reached.
@@ -50,7 +52,7 @@ def export_pretrained(source: str, directory: Path) -> ModelIdentity:
         raise IncompatibleModelError(
             f"model {source}", "its kind", "encoder-decoder", "encoder or decoder", remedy
         )
-    model.save_pretrained(directory, max_shard_size="1TB")
+    model.save_pretrained(directory, max_shard_size=max_shard_size)
     tokenizer.save_pretrained(directory)
     return ModelIdentity(
         model_type=model.config.model_type,
@@ -132,9 +134,7 @@ def save_recycled(directory: Path, base_dir: Path, path: Path) -> list[str]:
     parameters: dict[str, Tensor] = dict(model.state_dict())
     missing = sorted(info["missing_keys"])
     with open_base(base_dir) as base:
-        for name in base.keys():  # noqa: SIM118 - not a mapping
-            if name in missing:
-                parameters[name] = base.get_tensor(name)
+        parameters |= {name: base[name] for name in base.names if name in missing}
     owner = Owner(f"model {directory}", "it was finetuned from another model")
     save_shared(parameters, base_dir, "delta", path, owner)
     return missing

@@ -93,7 +93,7 @@ def save_quantised(
 
 def _num_floats(base_dir: Path) -> int:
     with open_base(base_dir) as base:
-        tensors = map(base.get_tensor, base.offset_keys())
+        tensors = (base[name] for name in base.names)
         return sum(each.numel() for each in tensors if each.is_floating_point())
 
 

@@ -73,6 +73,8 @@ class Chunk:
     """What is read, fused and written in one go: consecutive bytes of the base model's data."""
 
     runs: tuple[Run, ...]
+    file: int = 0
+    """Which of the base model's files the bytes are in."""
 
     @property
     def num_floats(self) -> int:
@@ -139,16 +141,17 @@ class ReadPlan:
         return sum(end - start for start, end in self.ranges)
 
 
-def plan_chunks(base: TensorLayout, chunk_bytes: int) -> tuple[Chunk, ...]:
-    """Cut the base model's data into chunks.
+def plan_chunks(base: TensorLayout, chunk_bytes: int, file: int = 0) -> tuple[Chunk, ...]:
+    """Cut the data of one of the base model's files into chunks.
 
     Args:
-        base: layout of the base model.
+        base: layout of that file.
         chunk_bytes: size of a chunk at most, counted in the base model's dtypes; 8 or more. A
             file with wider dtypes has proportionally more bytes for a chunk.
+        file: which one it is.
 
     Returns:
-        Chunks that together hold every element once, in file order. A model without data has
+        Chunks that together hold every element once, in file order. A file without data has
         one chunk without runs.
 
     Raises:
@@ -163,12 +166,12 @@ def plan_chunks(base: TensorLayout, chunk_bytes: int) -> tuple[Chunk, ...]:
         size, first = DTYPE_BYTES[tensor.dtype], 0
         while first < tensor.num_elements:
             if room < size:
-                chunks.append(_chunk(pending))
+                chunks.append(_chunk(pending, file))
                 pending, room = [], chunk_bytes
             count = min(tensor.num_elements - first, room // size)
             pending.append((tensor.dtype, Piece(tensor.name, first, count)))
             first, room = first + count, room - count * size
-    return (*chunks, _chunk(pending)) if pending or not chunks else tuple(chunks)
+    return (*chunks, _chunk(pending, file)) if pending or not chunks else tuple(chunks)
 
 
 def plan_read(layout: TensorLayout, chunk: Chunk) -> ReadPlan:
@@ -207,14 +210,14 @@ def _with_data(layout: TensorLayout) -> list[str]:
     return [tensor.name for tensor in layout.tensors.values() if tensor.num_elements]
 
 
-def _chunk(pieces: Iterable[tuple[str, Piece]]) -> Chunk:
+def _chunk(pieces: Iterable[tuple[str, Piece]], file: int) -> Chunk:
     runs: list[tuple[str, list[Piece]]] = []
     for dtype, piece in pieces:
         if runs and runs[-1][0] == dtype:
             runs[-1][1].append(piece)
         else:
             runs.append((dtype, [piece]))
-    return Chunk(tuple(Run(dtype, tuple(members)) for dtype, members in runs))
+    return Chunk(tuple(Run(dtype, tuple(members)) for dtype, members in runs), file)
 
 
 def _range(layout: TensorLayout, piece: Piece) -> tuple[int, int]:

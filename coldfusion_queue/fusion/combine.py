@@ -14,7 +14,7 @@ from coldfusion_queue.fusion.faults import ContributionFault
 from coldfusion_queue.fusion.inputs import Member
 from coldfusion_queue.fusion.methods.method import Block, Combination
 from coldfusion_queue.fusion.momentum import Momentum
-from coldfusion_queue.fusion.reader import ChunkData, SourceReader
+from coldfusion_queue.fusion.reader import ChunkData, Reader
 from coldfusion_queue.fusion.terms import Terms
 
 __all__ = ["Combiner"]
@@ -24,20 +24,19 @@ __all__ = ["Combiner"]
 class Combiner:
     """A base model, the contributions that are added to it in the order of their ids, and how."""
 
-    base: SourceReader
+    base: Reader
     members: Sequence[Member]
     combination: Combination
     momentum: Momentum | None = None
 
-    def begin(self) -> bytes:
-        """Header of the fused model, which is the base model's; the state's too."""
-        header = self.base.layout.header
+    def begin(self, header: bytes) -> bytes:
+        """Header of the fused file, which is the base model's; the state's too."""
         if self.momentum is not None:
             self.momentum.write(header)
         return header
 
-    def combine(self, chunk: Chunk, data: Mapping[SourceReader, ChunkData], first: int) -> bytes:
-        """Bytes of the fused model for a chunk; those of the state are written meanwhile.
+    def combine(self, chunk: Chunk, data: Mapping[Reader, ChunkData], first: int) -> bytes:
+        """Bytes of the fused file for a chunk; those of the state are written meanwhile.
 
         Args:
             chunk: what was read.
@@ -59,7 +58,7 @@ class Combiner:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _combine_run(
-        self, index: int, run: Run, data: Mapping[SourceReader, ChunkData], first: int
+        self, index: int, run: Run, data: Mapping[Reader, ChunkData], first: int
     ) -> Iterator[bytes]:
         if run.dtype not in FLOAT_DTYPES:
             copied = data[self.base].copy_of(index)

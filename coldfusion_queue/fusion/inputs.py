@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from coldfusion_queue.errors import UsageError
 from coldfusion_queue.fusion.layout import ByteSource, TensorLayout
+from coldfusion_queue.fusion.model_reader import ModelFiles, ModelReader
 from coldfusion_queue.fusion.quantised_file import QuantisedReader
-from coldfusion_queue.fusion.reader import SourceReader
+from coldfusion_queue.fusion.reader import Reader, SourceReader
 from coldfusion_queue.records import ContributionForm
 
 __all__ = ["FusionInput", "Member", "check_inputs", "files_of", "open_members"]
@@ -37,11 +38,9 @@ class FusionInput:
     """As in ``records.Contribution``."""
     coefficient: float
     """What its delta is multiplied by; see ``coefficients.coefficients``."""
-    own_base: ByteSource | None = None
+    own_base: ModelFiles | None = None
     """Base version that a ``full`` one was finetuned from; None means the current one. The same
-    object in several inputs is read once for all of them."""
-    own_base_digest: str | None = None
-    """sha256 of that file; None leaves it unchecked."""
+    files in several inputs are read once for all of them."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Member:
     contribution_id: str
     coefficient: float
     reader: SourceReader
-    reference: SourceReader | None
+    reference: ModelReader | None
     """What it was finetuned from; None if its file holds the delta itself."""
 
 
@@ -73,15 +72,15 @@ def check_inputs(inputs: Sequence[FusionInput]) -> list[FusionInput]:
 
 
 def open_members(
-    base: ByteSource,
-    base_reader: SourceReader,
+    base: ModelFiles,
+    base_reader: ModelReader,
     ordered: Sequence[FusionInput],
     pool: ThreadPoolExecutor,
 ) -> list[Member]:
     """Read all headers at the same time and check them against the base model's.
 
     Args:
-        base: the current base model's file.
+        base: the current base model.
         base_reader: its reader.
         ordered: from ``check_inputs``.
         pool: threads to read with.
@@ -90,15 +89,10 @@ def open_members(
         ContributionFault: the first contribution whose file, or whose own base model's, is no
             safetensors file or does not fit the base model.
     """
-    own = [
-        pool.submit(_open, _KINDS[item.form], item, item.source, item.digest, base_reader.layout)
-        for item in ordered
-    ]
+    own = [pool.submit(_open, item, base_reader.layout) for item in ordered]
     old = {
-        key: pool.submit(
-            _open, SourceReader, item, source, item.own_base_digest, base_reader.layout
-        )
-        for key, (item, source) in _old_bases(base, ordered).items()
+        model.key: pool.submit(_open_base, model, contribution_id, base_reader)
+        for contribution_id, model in _old_bases(base, ordered)
     }
     readers = [future.result() for future in own]
     references = {key: future.result() for key, future in old.items()}
@@ -107,37 +101,39 @@ def open_members(
             item.contribution_id,
             item.coefficient,
             reader,
-            references.get(id(item.own_base), base_reader) if item.form == "full" else None,
+            references.get((item.own_base or base).key, base_reader)
+            if item.form == "full"
+            else None,
         )
         for item, reader in zip(ordered, readers, strict=True)
     ]
 
 
-def files_of(members: Sequence[Member]) -> tuple[SourceReader, ...]:
-    """Every file that the deltas of contributions come from, once."""
-    found = [member.reader for member in members]
+def files_of(members: Sequence[Member]) -> tuple[Reader, ...]:
+    """All that the deltas of contributions come from, once."""
+    found: list[Reader] = [member.reader for member in members]
     found += [member.reference for member in members if member.reference is not None]
     return tuple(dict.fromkeys(found))
 
 
 def _old_bases(
-    base: ByteSource, ordered: Sequence[FusionInput]
-) -> dict[int, tuple[FusionInput, ByteSource]]:
-    """Each old base model once, by identity, with the first contribution that needs it."""
-    found: dict[int, tuple[FusionInput, ByteSource]] = {}
+    base: ModelFiles, ordered: Sequence[FusionInput]
+) -> Iterable[tuple[str, ModelFiles]]:
+    """Each old base model once, with the first contribution that needs it."""
+    found: dict[tuple[int, ...], tuple[str, ModelFiles]] = {}
     for item in ordered:
-        if item.form == "full" and item.own_base is not None and item.own_base is not base:
-            found.setdefault(id(item.own_base), (item, item.own_base))
-    return found
+        if item.form == "full" and item.own_base is not None and item.own_base.key != base.key:
+            found.setdefault(item.own_base.key, (item.contribution_id, item.own_base))
+    return found.values()
 
 
-def _open(
-    kind: type[SourceReader],
-    item: FusionInput,
-    source: ByteSource,
-    digest: str | None,
-    base_layout: TensorLayout,
-) -> SourceReader:
-    reader = kind.open(source, digest, item.contribution_id)
+def _open(item: FusionInput, base_layout: TensorLayout) -> SourceReader:
+    reader = _KINDS[item.form].open(item.source, item.digest, item.contribution_id)
     reader.align(base_layout)
+    return reader
+
+
+def _open_base(model: ModelFiles, contribution_id: str, base: ModelReader) -> ModelReader:
+    reader = ModelReader.open(model, contribution_id)
+    reader.align(base)
     return reader

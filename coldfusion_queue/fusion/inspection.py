@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coldfusion_queue.errors import InvalidTensorFileError
-from coldfusion_queue.fusion.chunks import Run, plan_chunks
+from coldfusion_queue.fusion.chunks import Run
 from coldfusion_queue.fusion.dtypes import FLOAT_DTYPES, Floats
 from coldfusion_queue.fusion.inputs import FusionInput, open_members
-from coldfusion_queue.fusion.layout import ByteSource
 from coldfusion_queue.fusion.methods.method import BLOCK_ELEMENTS
+from coldfusion_queue.fusion.model_reader import ModelFiles, ModelReader
 from coldfusion_queue.fusion.read_ahead import ReadAhead
-from coldfusion_queue.fusion.reader import SourceReader
+from coldfusion_queue.fusion.reader import Reader
 from coldfusion_queue.fusion.sketch import Sketch
 from coldfusion_queue.fusion.terms import Terms
 
@@ -38,8 +38,7 @@ class UpdateFacts:
 
 def inspect_update(
     item: FusionInput,
-    base: ByteSource,
-    base_digest: str,
+    base: ModelFiles,
     *,
     base_norm: float | None,
     chunk_bytes: int,
@@ -48,8 +47,7 @@ def inspect_update(
 
     Args:
         item: the contribution; its coefficient does not matter.
-        base: the current base model's file.
-        base_digest: sha256 of that file, lower-case hex.
+        base: the current base model.
         base_norm: norm of that model if it is known: then its data is read only if ``item`` is in
             full form and was finetuned from it.
         chunk_bytes: bytes of the base model that are worked on at a time; two chunks of each of
@@ -58,20 +56,20 @@ def inspect_update(
     Raises:
         ContributionFault: it cannot be fused, as ``stream.fuse_stream`` says.
         InvalidTensorFileError: the base model holds NaN or infinities, or is damaged.
-        DigestMismatchError: the base model's file is not the recorded one.
+        DigestMismatchError: a file of the base model is not the recorded one.
         RetryableError: what a source raises passes unchanged.
 
     Cost: O(P) time for P parameters.
     """
-    base_reader = SourceReader.open(base, base_digest, None)
+    base_reader = ModelReader.open(base, None)
     with ThreadPoolExecutor(3, thread_name_prefix="inspect") as pool:
         (member,) = open_members(base, base_reader, [item], pool)
         needed = [member.reader, member.reference, base_reader if base_norm is None else None]
-        readers = list(dict.fromkeys(reader for reader in needed if reader is not None))
+        readers: list[Reader] = list(dict.fromkeys(each for each in needed if each is not None))
         for reader in readers:
             reader.verify_beforehand(chunk_bytes)
         tally = _Tally()
-        chunks = plan_chunks(base_reader.layout, chunk_bytes)
+        chunks = base_reader.plan_chunks(chunk_bytes)
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # looked for instead
             ahead = ReadAhead(readers, chunks, pool)
             for chunk in chunks:
@@ -96,7 +94,7 @@ class _Tally:
     base_square: float = 0.0
     sketch: Sketch = field(default_factory=Sketch)
 
-    def add(self, terms: Terms, run: Run, base: SourceReader | None) -> None:
+    def add(self, terms: Terms, run: Run, base: ModelReader | None) -> None:
         """Add a run; ``base`` is the base model's file if its norm is wanted."""
         for first in range(0, run.num_elements, BLOCK_ELEMENTS):
             block = slice(first, min(first + BLOCK_ELEMENTS, run.num_elements))
@@ -107,7 +105,7 @@ class _Tally:
             self.sketch.add(self.num_elements, delta)
             self.num_elements += len(delta)
 
-    def _base_square(self, values: Floats, base: SourceReader, run: Run, first: int) -> float:
+    def _base_square(self, values: Floats, base: ModelReader, run: Run, first: int) -> float:
         square = _square(values)
         if not math.isfinite(square) and not np.isfinite(values).all():
             tensor = run.tensor_at(first + int(np.isfinite(values).argmin()))

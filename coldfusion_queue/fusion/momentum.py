@@ -23,14 +23,18 @@ import numpy as np
 from coldfusion_queue.errors import InvalidTensorFileError, UsageError
 from coldfusion_queue.fusion.dtypes import Floats
 from coldfusion_queue.fusion.layout import ByteSource
-from coldfusion_queue.fusion.reader import SourceReader
+from coldfusion_queue.fusion.model_reader import ModelReader
+from coldfusion_queue.fusion.reader import Reader, SourceReader
 
 __all__ = ["FusionState", "Momentum", "open_momentum"]
 
 
 @dataclass(frozen=True)
 class FusionState:
-    """Where the state of a fusion with momentum comes from, and where the next one goes."""
+    """Where the state of a fusion with momentum comes from, and where the next one goes.
+
+    Each of the base model's files has one of its own.
+    """
 
     write: Callable[[bytes], object]
     """Takes the bytes of the next state's file, in order, each part as soon as it is made."""
@@ -46,7 +50,7 @@ class Momentum:
 
     decay: float
     """mu."""
-    reader: SourceReader
+    reader: Reader
     """Of phi_t; the base model's own where there is no state."""
     write: Callable[[bytes], object]
     """Of phi_{t+1}."""
@@ -64,14 +68,15 @@ class Momentum:
 
 
 def open_momentum(
-    decay: float | None, state: FusionState | None, base: SourceReader
+    decay: float | None, state: FusionState | None, base: ModelReader, file: int
 ) -> Momentum | None:
-    """Open the state of a fusion, if its method has one.
+    """Open the state of one of a fusion's files, if its method has one.
 
     Args:
         decay: ``Method.decay``.
         state: where the state is, for a method with a decay.
         base: reader of the base model.
+        file: which of its files the state is of.
 
     Raises:
         UsageError: a state for a method without one, or the other way round.
@@ -85,7 +90,7 @@ def open_momentum(
     if state.source is None:
         return Momentum(decay, base, state.write)
     reader = SourceReader.open(state.source, state.digest, None)
-    if reader.layout.header != base.layout.header:
+    if reader.layout.header != base.headers[file]:
         raise InvalidTensorFileError(reader.name, "its header is not the base model's")
     reader.forget_header()
     return Momentum(decay, reader, state.write)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from coldfusion_queue.fusion.chunks import Chunk
-from coldfusion_queue.fusion.reader import ChunkData, SourceReader
+from coldfusion_queue.fusion.reader import ChunkData, Reader
 
 __all__ = ["ReadAhead"]
 
@@ -16,12 +16,12 @@ class ReadAhead:
 
     Args:
         readers: the files, which are read from their beginning.
-        chunks: of the base model, in order; one or more.
+        chunks: of the base model's files, or of one of them, in order; one or more.
         pool: threads to read with.
     """
 
     def __init__(
-        self, readers: Sequence[SourceReader], chunks: Sequence[Chunk], pool: ThreadPoolExecutor
+        self, readers: Sequence[Reader], chunks: Sequence[Chunk], pool: ThreadPoolExecutor
     ) -> None:
         self._readers = readers
         self._remaining = iter(chunks)
@@ -31,7 +31,7 @@ class ReadAhead:
             reader.rewind()
         self._start_next()
 
-    def take(self) -> dict[SourceReader, ChunkData]:
+    def take(self) -> dict[Reader, ChunkData]:
         """What all files hold for the next chunk; after the last, all digests are verified."""
         ready = [future.result() for future in self._pending]
         if not self._start_next():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Protocol, Self
 
 from coldfusion_queue.errors import DigestMismatchError
 from coldfusion_queue.fusion.chunks import Chunk, ReadPlan, is_in_order, plan_read
@@ -12,7 +12,7 @@ from coldfusion_queue.fusion.compatibility import check_layout
 from coldfusion_queue.fusion.faults import attributed
 from coldfusion_queue.fusion.layout import ByteSource, TensorLayout, read_layout
 
-__all__ = ["ChunkData", "SourceReader"]
+__all__ = ["ChunkData", "Reader", "SourceReader"]
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,33 @@ class ChunkData:
         return bytes(self.raw[span.position : span.position + span.num_bytes])
 
 
+class Reader(Protocol):
+    """What is read chunk by chunk: one file, or those of a base model. See ``SourceReader``."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+
+    def verify_beforehand(self, part_bytes: int) -> None:
+        """Verify now what cannot be verified on the way."""
+
+    def rewind(self) -> None:
+        """Begin to read the chunks, from the first on."""
+
+    def read(self, chunk: Chunk) -> ChunkData:
+        """Read what it holds for a chunk."""
+
+    def verify(self) -> None:
+        """Verify what was read, after all chunks."""
+
+
 class SourceReader:
     """One open file of a fusion.
 
     A file whose tensors are in the base model's order is read from beginning to end, once or
-    several times, and hashed on the way each time. Another one is hashed once, by
-    ``verify_beforehand``. The chunks of one reader are read one after the other, while other
-    readers read theirs.
+    several times, and hashed on the way each time. Another one, and one that is read in parts, is
+    hashed once, by ``verify_beforehand``. The chunks of one reader are read one after the other,
+    while other readers read theirs.
     """
 
     def __init__(
@@ -80,6 +100,10 @@ class SourceReader:
             check_layout(str(self.blamed), self.layout, base)
         self._is_hashed_on_the_way = is_in_order(self.layout, base)
         self.forget_header()
+
+    def read_in_parts(self) -> None:
+        """Be ready for passes that leave out some of the data: the digest is verified before."""
+        self._is_hashed_on_the_way = False
 
     def forget_header(self) -> None:
         """Give its memory back: a hostile one has 16 MiB of blanks, and there may be many."""

@@ -1,4 +1,4 @@
-"""Gives a survey the deltas of a whole model, cut at fixed elements whatever the chunks are."""
+"""Gives a survey the deltas of one file, cut at fixed elements whatever the chunks are."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from coldfusion_queue.fusion.chunks import Chunk, Run
 from coldfusion_queue.fusion.dtypes import FLOAT_DTYPES
 from coldfusion_queue.fusion.inputs import Member
-from coldfusion_queue.fusion.methods.method import Survey
-from coldfusion_queue.fusion.reader import ChunkData, SourceReader
+from coldfusion_queue.fusion.methods.method import Survey, Tally
+from coldfusion_queue.fusion.reader import ChunkData, Reader
 from coldfusion_queue.fusion.terms import Terms
 
 __all__ = ["Surveyor"]
@@ -19,14 +19,14 @@ __all__ = ["Surveyor"]
 class Surveyor:
     """Collects deltas until there is a block of them, from several chunks if need be."""
 
-    def __init__(self, base: SourceReader, members: Sequence[Member], survey: Survey) -> None:
+    def __init__(self, base: Reader, members: Sequence[Member], survey: Survey) -> None:
         self._base = base
         self._members = members
-        self._survey = survey
+        self._tally = survey.begin()
         self._block = np.empty((len(members), survey.block_elements), survey.dtype)
         self._filled = 0
 
-    def look(self, chunk: Chunk, data: Mapping[SourceReader, ChunkData]) -> None:
+    def look(self, chunk: Chunk, data: Mapping[Reader, ChunkData]) -> None:
         """Take the next chunk into account.
 
         Args:
@@ -42,10 +42,11 @@ class Surveyor:
                 if run.dtype in FLOAT_DTYPES:
                     self._look_at(run, Terms(self._base, self._members, index, run, data))
 
-    def finish(self) -> None:
+    def finish(self) -> Tally:
         """Give the survey the last block, which is shorter than the others."""
         if self._filled:
             self._observe()
+        return self._tally
 
     def _look_at(self, run: Run, terms: Terms) -> None:
         first = 0
@@ -61,5 +62,5 @@ class Surveyor:
                 self._observe()
 
     def _observe(self) -> None:
-        self._survey.observe(self._block[:, : self._filled])
+        self._tally.observe(self._block[:, : self._filled])
         self._filled = 0

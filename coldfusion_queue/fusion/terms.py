@@ -13,7 +13,7 @@ from coldfusion_queue.fusion.chunks import Run
 from coldfusion_queue.fusion.dtypes import Floats, accumulator
 from coldfusion_queue.fusion.faults import ContributionFault
 from coldfusion_queue.fusion.inputs import Member
-from coldfusion_queue.fusion.reader import ChunkData, SourceReader
+from coldfusion_queue.fusion.reader import ChunkData, Reader
 
 __all__ = ["Terms"]
 
@@ -23,18 +23,18 @@ class Terms:
 
     def __init__(
         self,
-        base: SourceReader,
+        base: Reader,
         members: Sequence[Member],
         index: int,
         run: Run,
-        data: Mapping[SourceReader, ChunkData],
+        data: Mapping[Reader, ChunkData],
     ) -> None:
         dtype = accumulator(run.dtype)
         self._base = base
         self._members = members
         self._run = run
         self._place = (0, 0)
-        self._references: dict[SourceReader, Floats] = {}
+        self._references: dict[Reader, Floats] = {}
         self._values = {reader: _Values(each, index, dtype) for reader, each in data.items()}
 
     def base(self, block: slice) -> Floats:
@@ -45,7 +45,7 @@ class Terms:
         """
         return self._reference(self._base, block)
 
-    def of(self, reader: SourceReader, block: slice) -> Floats:
+    def of(self, reader: Reader, block: slice) -> Floats:
         """What another file of the base model's layout holds, as ``base`` gives theta_t."""
         return self._reference(reader, block)
 
@@ -78,7 +78,7 @@ class Terms:
         difference: Floats = np.subtract(values, self._reference(member.reference, block))
         return difference
 
-    def _reference(self, reader: SourceReader, block: slice) -> Floats:
+    def _reference(self, reader: Reader, block: slice) -> Floats:
         """What several deltas are relative to, decoded once for all of them."""
         place = (block.start, block.stop)
         if self._place != place:

@@ -34,6 +34,7 @@ def make_app(settings: Settings) -> Celery:
         task_routes={
             "coldfusion.finetune": {"queue": FINETUNE_QUEUE},
             "coldfusion.fuse": {"queue": FUSION_QUEUE},
+            "coldfusion.help_fusion": {"queue": FUSION_QUEUE},
             "coldfusion.reconcile": {"queue": FUSION_QUEUE},
             "coldfusion.collect_garbage": {"queue": FUSION_QUEUE},
         },
@@ -73,6 +74,7 @@ def _time_limits(settings: Settings) -> dict[str, Any]:
     return {
         "coldfusion.finetune": limits(settings.finetune_time_limit_seconds),
         "coldfusion.fuse": limits(settings.fusion_time_limit_seconds),
+        "coldfusion.help_fusion": limits(settings.fusion_time_limit_seconds),
         "coldfusion.reconcile": limits(settings.fusion_time_limit_seconds),
         "coldfusion.collect_garbage": limits(settings.fusion_time_limit_seconds),
     }

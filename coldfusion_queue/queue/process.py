@@ -14,6 +14,7 @@ from coldfusion_queue.queue.connection import connect_redis
 from coldfusion_queue.queue.hints import TurnHints
 from coldfusion_queue.queue.leases import TurnLeases
 from coldfusion_queue.queue.sending import TurnSender
+from coldfusion_queue.queue.sharing import SharedCrew
 from coldfusion_queue.settings import Settings, load_settings
 
 __all__ = ["Process", "this_process"]
@@ -30,6 +31,10 @@ class Process:
     def sender(self, repository: str) -> TurnSender:
         """Sends turns of a repository."""
         return TurnSender(current_app, self.client, self.settings, repository)
+
+    def crew(self, repository: str) -> SharedCrew:
+        """Does the work of a repository's fusions."""
+        return SharedCrew(current_app, self.client, self.settings, repository)
 
     def hints(self, repository: str) -> TurnHints:
         """Hints of a repository's turns."""

@@ -14,18 +14,26 @@ from contextlib import ExitStack, contextmanager
 from celery import Task, shared_task
 
 from coldfusion_queue.crash_points import CrashPoint, reach
-from coldfusion_queue.errors import LedgerConflictError, NotFoundError, RetryableError
+from coldfusion_queue.errors import (
+    ColdFusionError,
+    LedgerConflictError,
+    NotFoundError,
+    RetryableError,
+)
+from coldfusion_queue.fusion.faults import ContributionFault
 from coldfusion_queue.keys import RedisKeys
 from coldfusion_queue.queue.connection import broker_errors
 from coldfusion_queue.queue.lock import single_flight
 from coldfusion_queue.queue.process import Process, this_process
 from coldfusion_queue.queue.sending import Look
+from coldfusion_queue.queue.sharing import help_with
 from coldfusion_queue.queue.turns import TurnDelivery
 from coldfusion_queue.repository import collecting
 from coldfusion_queue.repository.fusing import FusionReport, fuse_once
+from coldfusion_queue.repository.fusion_job import FusionJob
 from coldfusion_queue.repository.repository import Repository
 
-__all__ = ["collect_garbage", "finetune", "fuse", "reconcile"]
+__all__ = ["collect_garbage", "finetune", "fuse", "help_fusion", "reconcile"]
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +67,35 @@ def fuse(repository: str) -> None:
                 reach(CrashPoint.FUSE_LOCKED)
                 started = time.monotonic()
                 try:
-                    report = fuse_once(opened, process.settings)
+                    crew = process.crew(repository)
+                    report = fuse_once(opened, process.settings, crew=crew)
                 except LedgerConflictError as error:
                     log.info("%s", error, extra={"event": "fusion_lost"})
                 else:
                     _log_fusion(process, report, time.monotonic() - started)
+
+
+@shared_task(name="coldfusion.help_fusion")
+def help_fusion(repository: str, attempt: str, step: int) -> None:
+    """Do pieces of a fusion that another worker runs; see ``queue.sharing``.
+
+    Idempotent: what is done already is not done again; a fusion that is over is left alone.
+    Timeout: ``fusion_time_limit_seconds``.
+    Writes: ``fusions/<attempt>/``, ``base/<attempt>/``, ``coldfusion:<repository>:piece:...``.
+    """
+    process = this_process()
+    ids = {"event": "fusion_helped", "attempt": attempt, "step": step}
+    try:
+        opened = Repository.open(process.settings, name=repository)
+        job = FusionJob.planned(opened, process.settings, attempt)
+        num_done = 0
+        if job is not None:
+            num_done = help_with(process.client, process.settings, repository, job, step)
+    except (ColdFusionError, ContributionFault) as error:
+        # The fusion may be over, or the fault may be real: its own worker finds out.
+        log.warning("left to the fusion's worker: %s", error, extra=ids)
+    else:
+        log.info("did %d pieces of a fusion", num_done, extra=ids | {"pieces": num_done})
 
 
 @shared_task(name="coldfusion.reconcile")

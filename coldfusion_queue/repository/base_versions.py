@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
@@ -14,14 +14,19 @@ from coldfusion_queue.errors import ColdFusionError
 from coldfusion_queue.fusion.methods import Method
 from coldfusion_queue.keys import ObjectKeys
 from coldfusion_queue.names import new_attempt
-from coldfusion_queue.records import BaseVersion, FileRecord, FusedContribution, Policy
+from coldfusion_queue.records import (
+    BaseVersion,
+    FileRecord,
+    FusedContribution,
+    FusedFile,
+    Policy,
+)
 from coldfusion_queue.store import Store
 
 __all__ = ["LINEAGE_FILE", "BaseVersions", "Fuse"]
 
-#: Gives the bytes of a model in order, given what takes those of its state; None of a method that
-#: has none.
-Fuse = Callable[[Callable[[bytes], None] | None], Iterable[bytes]]
+#: Uploads the files of the new model below a prefix, in the order of the parent's.
+Fuse = Callable[[str], Sequence[FusedFile]]
 
 #: Written beside the model: the version's own record, for people who copy the directory.
 LINEAGE_FILE = "lineage.json"
@@ -71,7 +76,7 @@ class BaseVersions:
 
         Args:
             parent: the version that is fused into; its other files are copied.
-            fuse: makes the new model file, and the state if the method has one.
+            fuse: uploads the new model, and the state if the method has one.
             fused: lineage.
             policy: the policy that the fusion follows.
             method: what it says about the method.
@@ -80,8 +85,13 @@ class BaseVersions:
             Whatever ``fuse`` raises; the attempt's objects are deleted then.
         """
         with self._attempt(parent.version + 1) as prefix:
-            model, state = self._upload_fused(prefix, fuse, method)
-            files = {BaseVersion.MODEL_FILE: model}
+            fused_files = dict(zip(parent.model_names, fuse(prefix), strict=True))
+            files = {name: file.model for name, file in fused_files.items()}
+            state = {
+                parent.state_name(name): file.state
+                for name, file in fused_files.items()
+                if file.state is not None
+            }
             reach(CrashPoint.PUBLISH_MODEL)
             for name, file in parent.files.items():
                 if name not in files:
@@ -99,7 +109,7 @@ class BaseVersions:
                     method_options=asdict(method),
                     server_learning_rate=policy.server_learning_rate,
                     fused=tuple(fused),
-                    state=state,
+                    state=state or None,
                 )
             )
             reach(CrashPoint.PUBLISH_LINEAGE)
@@ -141,21 +151,6 @@ class BaseVersions:
             with suppress(ColdFusionError):  # what went wrong first is what is told
                 self.discard(prefix)
             raise
-
-    def _upload_fused(
-        self, prefix: str, fuse: Fuse, method: Method
-    ) -> tuple[FileRecord, FileRecord | None]:
-        """Write the model, and at the same time the state if the method has one."""
-        key = prefix + BaseVersion.MODEL_FILE
-        if method.decay is None:
-            return self._store.put_stream(key, fuse(None)), None
-        with (
-            self._store.open_upload(prefix + BaseVersion.STATE_FILE, num_at_once=2) as state,
-            self._store.open_upload(key, num_at_once=2) as model,
-        ):
-            for chunk in fuse(state.write):
-                model.write(chunk)
-            return model.finish(), state.finish()
 
     def _finish(self, version: BaseVersion) -> BaseVersion:
         self._store.put(version.prefix + LINEAGE_FILE, version.to_bytes())

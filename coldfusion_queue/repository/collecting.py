@@ -91,6 +91,7 @@ def _orphans(survey: Survey) -> Iterator[Garbage]:
     yield from orphans.checkpoints(survey)
     yield from orphans.markers(survey)
     yield from orphans.base_attempts(survey)
+    yield from orphans.fusions(survey)
     yield from orphans.datasets(survey)
     yield from retention.weights(survey)
 

@@ -7,27 +7,30 @@ behind and what recovers it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from coldfusion_queue.crash_points import CrashPoint, reach
 from coldfusion_queue.errors import LedgerConflictError
 from coldfusion_queue.fusion.coefficients import coefficients
 from coldfusion_queue.fusion.methods import make_method
-from coldfusion_queue.fusion.stream import ContributionFault, fuse_stream
+from coldfusion_queue.fusion.stream import ContributionFault
 from coldfusion_queue.records import (
     BaseVersion,
     Decision,
     FusedContribution,
+    FusedFile,
+    FusionPlan,
     LedgerEntry,
     Outcome,
     Policy,
     State,
 )
 from coldfusion_queue.repository.admission import Admission, Admitted, Refusal, admit, refusal
+from coldfusion_queue.repository.fusion_job import Alone, Crew, FusionJob, run_job
 from coldfusion_queue.repository.inspecting import Inspector
-from coldfusion_queue.repository.momentum import damage_told, open_state
+from coldfusion_queue.repository.momentum import damage_told
 from coldfusion_queue.repository.opening import Opener
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.repository.selection import expiry
@@ -36,6 +39,8 @@ from coldfusion_queue.settings import Settings
 __all__ = ["FusionReport", "fuse_once", "settle"]
 
 log = logging.getLogger(__name__)
+
+_ALONE = Alone()
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,10 @@ class FusionReport:
 
 
 def fuse_once(
-    repository: Repository, settings: Settings, changes: Mapping[str, Any] | None = None
+    repository: Repository,
+    settings: Settings,
+    changes: Mapping[str, Any] | None = None,
+    crew: Crew = _ALONE,
 ) -> FusionReport:
     """Fuse what is pending, if the policy says that it is time.
 
@@ -70,6 +78,7 @@ def fuse_once(
         settings: chunk size and threads.
         changes: fields of the policy and the values that they have for this fusion alone, valid
             ones; the entry's note names them.
+        crew: who does the work; the result is the same to the bit.
 
     Raises:
         LedgerConflictError: another fuser decided meanwhile; nothing of ours remains.
@@ -86,7 +95,7 @@ def fuse_once(
     if not admission.is_due:
         return FusionReport(len(inbox.pending), admission.waited_seconds)
     reach(CrashPoint.FUSE_SELECTED)
-    entry = _decide(repository, settings, newest, opener, admission)
+    entry = _decide(repository, settings, newest, opener, admission, crew)
     if changes:
         note = ", ".join(f"{name}={value}" for name, value in changes.items())
         after = entry.after.model_copy(update={"policy": kept})
@@ -130,6 +139,7 @@ def _decide(
     newest: LedgerEntry,
     opener: Opener,
     admission: Admission,
+    crew: Crew,
 ) -> LedgerEntry:
     """Fuse what is admitted and put every decision into one new entry."""
     sequence = newest.sequence + 1
@@ -139,7 +149,8 @@ def _decide(
     published: BaseVersion | None = None
     while fusable and published is None:
         try:
-            published = _upload_fused(repository, settings, newest, opener, [*fusable.values()])
+            admitted = list(fusable.values())
+            published = _upload_fused(repository, settings, newest, opener, admitted, crew)
         except ContributionFault as fault:  # it is not any more what was inspected
             reach(CrashPoint.FUSE_REFUSED)
             del fusable[fault.contribution_id]
@@ -166,6 +177,7 @@ def _upload_fused(
     newest: LedgerEntry,
     opener: Opener,
     admitted: Sequence[Admitted],
+    crew: Crew,
 ) -> BaseVersion:
     """Stream-fuse contributions into an attempt at the next version.
 
@@ -180,17 +192,15 @@ def _upload_fused(
     ]
     method = make_method(policy.method, policy.model_dump())
 
-    def fuse(write: Callable[[bytes], None] | None) -> Iterator[bytes]:
-        return fuse_stream(
-            opener.source(base),
-            base.digest,
-            inputs,
-            chunk_bytes=settings.fusion_chunk_bytes,
-            read_ahead_bytes=settings.fusion_read_ahead_bytes,
-            threads=settings.fusion_threads,
-            method=method,
-            state=open_state(repository.store, base, write) if write else None,
+    def fuse(prefix: str) -> Sequence[FusedFile]:
+        plan = FusionPlan(
+            sequence=newest.sequence,
+            prefix=prefix,
+            coefficients={item.contribution_id: item.coefficient for item in inputs},
+            method=policy.method,
+            method_options=asdict(method),
         )
+        return run_job(FusionJob(repository, settings, plan, base, opener, inputs), crew)
 
     lineage = _lineage(base, admitted, shares)
     with damage_told(base):

@@ -35,6 +35,8 @@ class Kind(StrEnum):
     BASE_ATTEMPT = "base_attempt"
     #: Attempt at a base version that is still to be published.
     CANDIDATE = "candidate"
+    #: What workers told each other about a fusion that is over.
+    FUSION = "fusion"
     #: Data that no submission names.
     DATASET = "dataset"
 

@@ -104,8 +104,7 @@ class Inspector:
         item, stamp = self._opener.uninspected(contribution)
         facts = inspect_update(
             item,
-            self._opener.source(self._base),
-            self._base.digest,
+            self._opener.model(self._base),
             base_norm=self._base_norm,
             chunk_bytes=self._chunk_bytes,
         )

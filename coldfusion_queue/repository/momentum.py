@@ -17,8 +17,10 @@ __all__ = ["damage_told", "open_state"]
 log = logging.getLogger(__name__)
 
 
-def open_state(store: Store, base: BaseVersion, write: Callable[[bytes], object]) -> FusionState:
-    """The state that a base version's fusion left, as the next one takes it.
+def open_state(
+    store: Store, base: BaseVersion, name: str, write: Callable[[bytes], object]
+) -> FusionState:
+    """The state that a base version's fusion left, as the next one takes it, of one file.
 
     Where there is none, because another method made the version, momentum begins anew. So it does
     if the state's object is gone: that costs some momentum, while waiting for it would end all
@@ -27,15 +29,17 @@ def open_state(store: Store, base: BaseVersion, write: Callable[[bytes], object]
     Args:
         store: where it is.
         base: the version that is fused into.
+        name: which of its model files.
         write: takes the next state.
     """
-    if base.state is None:
+    state = (base.state or {}).get(base.state_name(name))
+    if state is None:
         return FusionState(write)
-    if store.stat(base.state.key) is None:
+    if store.stat(state.key) is None:
         ids = {"event": "momentum_gone", "version": base.version}
-        log.warning("state %s is gone: momentum begins anew", base.state.key, extra=ids)
+        log.warning("state %s is gone: momentum begins anew", state.key, extra=ids)
         return FusionState(write)
-    return FusionState(write, ObjectSource(store, base.state), base.state.digest)
+    return FusionState(write, ObjectSource(store, state), state.digest)
 
 
 @contextmanager
@@ -47,7 +51,7 @@ def damage_told(base: BaseVersion) -> Iterator[None]:
     try:
         yield
     except (DigestMismatchError, InvalidTensorFileError) as error:
-        if base.state is not None and error.name == base.state.key:
+        if error.name in {file.key for file in (base.state or {}).values()}:
             ids = {"event": "momentum_damaged", "version": base.version}
             remedy = "put back what was recorded, or delete it, and momentum begins anew"
             log.error("%s; %s", error, remedy, extra=ids)

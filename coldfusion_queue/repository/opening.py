@@ -9,6 +9,7 @@ from coldfusion_queue.errors import (
 )
 from coldfusion_queue.fusion.faults import ContributionFault, attributed
 from coldfusion_queue.fusion.inputs import FusionInput
+from coldfusion_queue.fusion.model_reader import ModelFiles
 from coldfusion_queue.records import (
     BaseVersion,
     Contribution,
@@ -34,15 +35,16 @@ class Opener:
         self._repository = repository
         self._newest = newest
         self._origins: dict[int, BaseVersion] = {newest.after.base.version: newest.after.base}
-        self._sources: dict[int, ObjectSource] = {}
+        self._models: dict[int, ModelFiles] = {}
 
-    def source(self, version: BaseVersion) -> ObjectSource:
-        """A base version's file, the same object each time."""
-        source = self._sources.get(version.version)
-        if source is None:
-            source = ObjectSource(self._repository.store, version.model)
-            self._sources[version.version] = source
-        return source
+    def model(self, version: BaseVersion) -> ModelFiles:
+        """A base version's parameters, the same object each time."""
+        if version.version not in self._models:
+            self._models[version.version] = ModelFiles(
+                tuple(ObjectSource(self._repository.store, file) for file in version.model_files),
+                tuple(file.digest for file in version.model_files),
+            )
+        return self._models[version.version]
 
     def origin(self, contribution: Contribution) -> BaseVersion:
         """The published version that a contribution was finetuned from.
@@ -104,8 +106,7 @@ class Opener:
             digest=digest,
             form=contribution.form,
             coefficient=coefficient,
-            own_base=self.source(origin),
-            own_base_digest=origin.digest,
+            own_base=self.model(origin),
         )
 
     def _stamp(self, file: FileRecord) -> str:

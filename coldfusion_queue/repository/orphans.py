@@ -20,6 +20,7 @@ __all__ = [
     "base_attempts",
     "checkpoints",
     "datasets",
+    "fusions",
     "has_turns_left",
     "is_committed",
     "markers",
@@ -186,6 +187,14 @@ def base_attempts(survey: Survey) -> Iterator[Garbage]:
             elif published is not None and prefix != published:
                 reason = f"another attempt became base version {version}"
                 yield garbage(Kind.BASE_ATTEMPT, prefix, folder.values(), reason)
+
+
+def fusions(survey: Survey) -> Iterator[Garbage]:
+    """What fusions that were shared left behind: their worker died, or a helper came late."""
+    for name, folder in survey.folders(survey.repository.keys.fusions).items():
+        if survey.is_old(folder.values()):
+            reason = "its fusion is over, or stands still for longer than the grace"
+            yield garbage(Kind.FUSION, name, folder.values(), reason)
 
 
 def datasets(survey: Survey) -> Iterator[Garbage]:

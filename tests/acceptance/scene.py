@@ -89,7 +89,7 @@ class Scene:
         """Commit the first turn of a submission from here: a short delta in its own direction."""
         base = self.repository.ledger.base_version()
         path = self.world.temporary / "base.safetensors"
-        self.repository.store.download(base.model, path)
+        self.repository.store.download(base.model_files[0], path)
         generator = np.random.default_rng(zlib.crc32(submission.submission_id.encode()))
         delta = {
             name: (1e-6 * generator.standard_normal(tensor.shape)).astype(tensor.dtype)

@@ -111,7 +111,7 @@ def read_model(repository: Repository, tmp_path: Path) -> Callable[[int | None],
     def read(version: int | None = None) -> Tensors:
         base = repository.ledger.base_version(version)
         path = tmp_path / f"base-{base.version}-{base.digest[:8]}.safetensors"
-        repository.store.download(base.model, path)
+        repository.store.download(base.model_files[0], path)
         return dict(load_file(path))
 
     return read

@@ -544,6 +544,11 @@ CASES = [
         Check.ORPHANS_CONTRIBUTION,
         put(f"contributions/frank.t00001/{ATTEMPT}/head.safetensors"),
     ),
+    Case(
+        "plan-of-a-fusion-that-is-over",
+        Check.ORPHANS_FUSION,
+        put(f"fusions/000003-{ATTEMPT}/plan.json"),
+    ),
     Case("version-that-lost", Check.ORPHANS_BASE, put(f"base/000003-{ATTEMPT}/model.safetensors")),
     Case(
         "checkpoint-of-a-committed-turn",

@@ -65,7 +65,7 @@ def test_what_is_fused_has_the_numbers_of_its_delta_in_its_decision(
         )
         return delta
 
-    base = load(repository.store.get(repository.ledger.base_version().model.key))
+    base = load(repository.store.get(repository.ledger.base_version().model_files[0].key))
     base_norm = np.sqrt(sum(np.sum(value.astype(np.float64) ** 2) for value in base.values()))
     for seed in range(5):
         contribute(f"c{seed}", seed=seed, change=noted)
@@ -99,7 +99,7 @@ def test_the_norm_of_a_base_version_is_found_once(
     change_policy(repository, {"min_contributions": 9})
     contribute("a", seed=1)
     fuse_once(repository, settings)
-    base = repository.ledger.base_version().model
+    base = repository.ledger.base_version().model_files[0]
     contribute("b", seed=2)
     reads.clear()
 

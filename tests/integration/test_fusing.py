@@ -47,7 +47,7 @@ def lineage_mean(repository: Repository, version: int, tmp_path: Path) -> dict[s
 
 def as_float64(repository: Repository, version: int, tmp_path: Path) -> dict[str, np.ndarray]:
     path = tmp_path / f"oracle-base-{version}.safetensors"
-    repository.store.download(repository.ledger.base_version(version).model, path)
+    repository.store.download(repository.ledger.base_version(version).model_files[0], path)
     return {name: value.astype(np.float64) for name, value in load_file(path).items()}
 
 
@@ -317,7 +317,7 @@ def test_one_that_claims_a_base_that_was_never_published_is_refused(
     base = repository.ledger.base_version()
     lied = base.model_copy(update={"version": base_version})
     if base_version == 0:
-        wrong = base.model.model_copy(update={"digest": "0" * 64})
+        wrong = base.model_files[0].model_copy(update={"digest": "0" * 64})
         lied = lied.model_copy(update={"files": {**base.files, "model.safetensors": wrong}})
 
     def record(contribution: Contribution) -> Contribution:

@@ -223,7 +223,7 @@ def test_a_base_version_that_is_needed_after_the_plan_stays(
 
     assert Kind.BASE_VERSION not in totals(collected)
     base = repository.ledger.base_version(1)
-    assert repository.store.stat(base.model.key) is not None
+    assert repository.store.stat(base.model_files[0].key) is not None
     assert repository.store.stat(repository.keys.base_collection(base.prefix)) is None
 
 

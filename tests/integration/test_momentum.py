@@ -38,10 +38,13 @@ def policy() -> Policy:
     )
 
 
+STATE = "without_momentum.safetensors"
+
+
 def state_of(repository: Repository, version: int | None = None) -> bytes:
     state = repository.ledger.base_version(version).state
     assert state is not None
-    return repository.store.get(state.key)
+    return repository.store.get(state[STATE].key)
 
 
 def mean(deltas: list[Tensors]) -> dict[str, np.ndarray]:
@@ -71,8 +74,8 @@ def test_four_fusions_are_sgd_with_a_momentum_buffer(
     published = repository.ledger.base_version()
     assert (published.method, published.method_options) == ("nesterov", {"momentum": MU})
     assert published.state is not None
-    assert published.state.key == published.prefix + "without_momentum.safetensors"
-    assert published.state.num_bytes == published.model.num_bytes
+    assert published.state[STATE].key == published.prefix + STATE
+    assert published.state[STATE].num_bytes == published.model_files[0].num_bytes
 
 
 def test_another_method_in_between_drops_the_momentum(
@@ -103,30 +106,30 @@ def test_nobody_downloads_the_state(
 
     names = {path.name for path in directory.iterdir()}
     assert {"model.safetensors", "lineage.json"} <= names
-    assert BaseVersion.STATE_FILE not in names
+    assert STATE not in names
 
 
 def _delete(repository: Repository, base: BaseVersion) -> None:
     assert base.state is not None
-    repository.store.delete([base.state.key])
+    repository.store.delete([base.state[STATE].key])
 
 
 def _flip(repository: Repository, base: BaseVersion) -> None:
     assert base.state is not None
-    data = bytearray(repository.store.get(base.state.key))
+    data = bytearray(repository.store.get(base.state[STATE].key))
     data[-1] ^= 1
-    repository.store.put(base.state.key, bytes(data))
+    repository.store.put(base.state[STATE].key, bytes(data))
 
 
 def _shorten(repository: Repository, base: BaseVersion) -> None:
     assert base.state is not None
-    data = repository.store.get(base.state.key)
-    repository.store.put(base.state.key, data[:-4])
+    data = repository.store.get(base.state[STATE].key)
+    repository.store.put(base.state[STATE].key, data[:-4])
 
 
 def _garble(repository: Repository, base: BaseVersion) -> None:
     assert base.state is not None
-    repository.store.put(base.state.key, bytes(base.state.num_bytes))
+    repository.store.put(base.state[STATE].key, bytes(base.state.num_bytes))
 
 
 def test_a_state_that_is_gone_begins_anew_and_says_so(
@@ -170,7 +173,7 @@ def test_a_damaged_state_is_nobodys_fault_and_ends_the_fusion_until_something_is
         fuse_once(repository, settings)
 
     assert base.state is not None
-    assert base.state.key in str(caught.value)
+    assert base.state[STATE].key in str(caught.value)
     assert [getattr(item, "event", None) for item in caplog.records] == ["momentum_damaged"]
     assert "delete it, and momentum begins anew" in caplog.records[0].getMessage()
     assert repository.ledger.base_version().version == 1
@@ -237,7 +240,7 @@ def test_a_state_is_collected_with_its_version(
     collect_garbage(repository, 0)
 
     states = {
-        version: repository.store.stat(base.prefix + BaseVersion.STATE_FILE) is not None
+        version: repository.store.stat(base.prefix + STATE) is not None
         for version in range(4)
         if (base := repository.ledger.base_version(version))
     }

@@ -75,7 +75,7 @@ def record_of(**changes: object) -> Callable[[Bench, Checkpoint], None]:
 
 
 def base_collected(bench: Bench, _: Checkpoint) -> None:
-    bench.repository.store.delete([bench.repository.ledger.base_version(0).model.key])
+    bench.repository.store.delete([bench.repository.ledger.base_version(0).model_files[0].key])
 
 
 @pytest.mark.parametrize(

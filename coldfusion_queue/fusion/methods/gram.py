@@ -24,6 +24,7 @@ from coldfusion_queue.fusion.methods.method import (
     Combination,
     Method,
     Survey,
+    Tally,
     eta_and_weights,
 )
 
@@ -82,7 +83,7 @@ class GramMethod(Method):
 class GramSurvey(Survey):
     """Inner products of all pairs of deltas, in float64.
 
-    Cost: O(K^2 * P) time; memory for K^2 numbers for each segment of 4 M elements.
+    Cost: O(K^2 * P) time.
     """
 
     dtype: ClassVar[np.dtype[np.floating[Any]]] = np.dtype(np.float64)
@@ -90,20 +91,12 @@ class GramSurvey(Survey):
     def __init__(self, ids: Sequence[str], finish: Callable[[Matrix], Combination]) -> None:
         self._ids = ids
         self._finish = finish
-        self._num_blocks = 0
-        #: The sum of each segment. Those of two parts of a model, the first of which ends with a
-        #: segment, are those of the whole, one after the other.
-        self.segments: list[Matrix] = []
 
-    def observe(self, deltas: Floats) -> None:
-        """See ``Survey.observe``."""
-        if self._num_blocks % _BLOCKS_PER_SEGMENT == 0:
-            self.segments.append(np.zeros((len(self._ids), len(self._ids))))
-        with np.errstate(over="ignore", invalid="ignore"):  # the result is looked at
-            self.segments[-1] += deltas @ deltas.T
-        self._num_blocks += 1
+    def begin(self) -> Tally:
+        """See ``Survey.begin``."""
+        return _GramTally(len(self._ids))
 
-    def result(self) -> Combination:
+    def result(self, counts: Sequence[Matrix]) -> Combination:
         """See ``Survey.result``.
 
         Raises:
@@ -111,12 +104,34 @@ class GramSurvey(Survey):
         """
         gram = np.zeros((len(self._ids), len(self._ids)))
         with np.errstate(over="ignore", invalid="ignore"):
-            for segment in self.segments:
-                gram += segment
+            for part in counts:
+                gram += part
         for contribution_id, square in zip(self._ids, gram.diagonal(), strict=True):
             if not np.isfinite(square):
                 raise _too_large(contribution_id)
         return self._finish(gram)
+
+
+class _GramTally(Tally):
+    """The inner products of what one file holds, summed up in segments for the digits' sake."""
+
+    def __init__(self, num_contributions: int) -> None:
+        self._segment = np.zeros((num_contributions, num_contributions))
+        self._sum = np.zeros_like(self._segment)
+        self._num_blocks = 0
+
+    def observe(self, deltas: Floats) -> None:
+        with np.errstate(over="ignore", invalid="ignore"):  # the result is looked at
+            self._segment += deltas @ deltas.T
+            self._num_blocks += 1
+            if self._num_blocks % _BLOCKS_PER_SEGMENT == 0:
+                self._sum += self._segment
+                self._segment[:] = 0
+
+    def counts(self) -> Matrix:
+        with np.errstate(over="ignore", invalid="ignore"):
+            total: Matrix = self._sum + self._segment
+        return total
 
 
 def norms_of(combinations: Matrix, gram: Matrix) -> Matrix:

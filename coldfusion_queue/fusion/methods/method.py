@@ -6,8 +6,9 @@
     Method  --begin-->  Survey  --result-->  Combination   needs to know all deltas: two or three
 
 A method says what a policy asks for and never changes. What it needs to know of the deltas of one
-fusion is counted by a ``Survey``, in a pass over all files that writes nothing. The survey's
-result is another survey, or the ``Combination`` that gives the numbers.
+fusion is asked by a ``Survey``, and counted in a pass over all files that writes nothing: by one
+``Tally`` for each of the base model's files. The survey's result is another survey, or the
+``Combination`` that gives the numbers.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ __all__ = [
     "ElementMethod",
     "Method",
     "Survey",
+    "Tally",
     "eta_and_weights",
     "held_block_elements",
 ]
@@ -88,30 +90,45 @@ class Combination(ABC):
         return BLOCK_ELEMENTS
 
 
-class Survey(ABC):
-    """Counts something over all deltas of a fusion, in one pass.
-
-    The model is cut for it at fixed elements, in file order, so what it finds depends on neither
-    chunks nor threads.
-    """
-
-    block_elements: ClassVar[int] = 1 << 14
-    """Elements that ``observe`` is given at a time; the last ones may be fewer."""
-    dtype: ClassVar[np.dtype[np.floating[Any]]]
-    """What deltas are rounded to before they are observed."""
+class Tally(ABC):
+    """What one pass over one of the base model's files counts."""
 
     @abstractmethod
     def observe(self, deltas: Floats) -> None:
         """Take the next elements into account.
 
         Args:
-            deltas: shape (K, n), in the order of the contribution ids, of ``dtype``. They are
-                finite, unless rounded from float64. The array is used again afterwards.
+            deltas: shape (K, n), in the order of the contribution ids, of ``Survey.dtype``. They
+                are finite, unless rounded from float64. The array is used again afterwards.
         """
 
     @abstractmethod
-    def result(self) -> Survey | Combination:
-        """What comes next, after all elements were observed.
+    def counts(self) -> NDArray[Any]:
+        """What was counted, as numbers that can be kept and sent."""
+
+
+class Survey(ABC):
+    """Something that has to be known of all deltas of a fusion.
+
+    Each file is cut for it at fixed elements, so what it finds depends on neither chunks nor
+    threads, nor on which process looks at which file.
+    """
+
+    block_elements: ClassVar[int] = 1 << 14
+    """Elements that ``Tally.observe`` is given at a time; the last ones may be fewer."""
+    dtype: ClassVar[np.dtype[np.floating[Any]]]
+    """What deltas are rounded to before they are observed."""
+
+    @abstractmethod
+    def begin(self) -> Tally:
+        """Count one of the files."""
+
+    @abstractmethod
+    def result(self, counts: Sequence[NDArray[Any]]) -> Survey | Combination:
+        """What comes next.
+
+        Args:
+            counts: ``Tally.counts`` of all files, in their order.
 
         Raises:
             ContributionFault: a contribution whose deltas cannot be counted.

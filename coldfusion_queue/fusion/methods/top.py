@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coldfusion_queue.fusion.dtypes import Floats
-from coldfusion_queue.fusion.methods.method import Combination, Survey
+from coldfusion_queue.fusion.methods.method import Combination, Survey, Tally
 
 __all__ = ["TopSurvey"]
 
+Counts = NDArray[np.int64]
 Finish = Callable[[Sequence[np.float32]], Combination]
 
 _MAGNITUDE = 0x7FFF_FFFF
@@ -45,23 +46,36 @@ class TopSurvey(Survey):
                 same as the threshold.
             finish: makes a combination of K thresholds.
         """
+        self._num_contributions = num_contributions
         self._share = share
         self._finish = finish
+
+    def begin(self) -> Tally:
+        """See ``Survey.begin``."""
+        return _UpperTally(self._num_contributions)
+
+    def result(self, counts: Sequence[Counts]) -> Survey:
+        """See ``Survey.result``."""
+        found = []
+        for row in _sum_of(counts):
+            total = int(row.sum())
+            wanted = min(max(round(self._share * total), 1), total)
+            found.append(_bin_of(row, wanted))
+        return _LowerSurvey(found, self._finish)
+
+
+class _UpperTally(Tally):
+    """How many numbers have which upper bits."""
+
+    def __init__(self, num_contributions: int) -> None:
         self._counts = np.zeros((num_contributions, _NUM_UPPER), np.int64)
 
     def observe(self, deltas: Floats) -> None:
-        """See ``Survey.observe``."""
         for counts, bits in zip(self._counts, _magnitudes(deltas), strict=True):
             np.add.at(counts, bits >> _LOW_BITS, 1)
 
-    def result(self) -> Survey:
-        """See ``Survey.result``."""
-        found = []
-        for counts in self._counts:
-            total = int(counts.sum())
-            wanted = min(max(round(self._share * total), 1), total)
-            found.append(_bin_of(counts, wanted))
-        return _LowerSurvey(found, self._finish)
+    def counts(self) -> Counts:
+        return self._counts
 
 
 class _LowerSurvey(Survey):
@@ -79,21 +93,37 @@ class _LowerSurvey(Survey):
         """
         self._upper = upper
         self._finish = finish
+
+    def begin(self) -> Tally:
+        return _LowerTally([upper for upper, _ in self._upper])
+
+    def result(self, counts: Sequence[Counts]) -> Combination:
+        bits = [
+            upper << _LOW_BITS | _bin_of(row, rank)[0]
+            for row, (upper, rank) in zip(_sum_of(counts), self._upper, strict=True)
+        ]
+        return self._finish(list(np.array(bits, np.uint32).view(np.float32)))
+
+
+class _LowerTally(Tally):
+    """How many of the numbers with the threshold's upper bits have which lower bits."""
+
+    def __init__(self, upper: Sequence[int]) -> None:
+        self._upper = upper
         self._counts = np.zeros((len(upper), _LOW + 1), np.int64)
 
     def observe(self, deltas: Floats) -> None:
-        """See ``Survey.observe``."""
         rows = zip(self._counts, self._upper, _magnitudes(deltas), strict=True)
-        for counts, (upper, _), bits in rows:
+        for counts, upper, bits in rows:
             np.add.at(counts, bits[bits >> _LOW_BITS == upper] & _LOW, 1)
 
-    def result(self) -> Combination:
-        """See ``Survey.result``."""
-        bits = [
-            upper << _LOW_BITS | _bin_of(counts, rank)[0]
-            for counts, (upper, rank) in zip(self._counts, self._upper, strict=True)
-        ]
-        return self._finish(list(np.array(bits, np.uint32).view(np.float32)))
+    def counts(self) -> Counts:
+        return self._counts
+
+
+def _sum_of(counts: Sequence[Counts]) -> Counts:
+    total: Counts = np.sum(counts, axis=0)
+    return total
 
 
 def _magnitudes(deltas: Floats) -> NDArray[np.uint32]:
@@ -101,7 +131,7 @@ def _magnitudes(deltas: Floats) -> NDArray[np.uint32]:
     return deltas.view(np.uint32) & np.uint32(_MAGNITUDE)
 
 
-def _bin_of(counts: NDArray[np.int64], rank: int) -> tuple[int, int]:
+def _bin_of(counts: Counts, rank: int) -> tuple[int, int]:
     """The bin that holds the number of a rank, and the rank among the numbers in that bin.
 
     Args:

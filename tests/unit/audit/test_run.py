@@ -101,7 +101,7 @@ def test_only_what_seems_damaged_is_digested_again(bucket: MemoryBucket) -> None
     bucket.objects[contribution.shared.key] = b"SHARED"
 
     assert bucket.checks() == ["contributions.file"]
-    model = first.after.base.model.key
+    model = first.after.base.model_files[0].key
     assert bucket.digested == [model, contribution.shared.key, contribution.shared.key]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.numpy import load
 
 from coldfusion_queue.fusion.methods import Method, make_method
-from coldfusion_queue.fusion.stream import FusionInput, FusionState, fuse_stream
+from coldfusion_queue.fusion.stream import FusionInput, FusionState, ModelFiles, fuse_stream
 
 NAMES = {
     "float64": "F64",
@@ -93,7 +93,7 @@ def contribution(
         digest or digest_of(data),
         form,  # type: ignore[arg-type]
         coefficient,
-        own_base,
+        None if own_base is None else ModelFiles.single(own_base, None),
     )
 
 

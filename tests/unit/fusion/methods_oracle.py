@@ -47,10 +47,11 @@ def surveyed(
     """What a method has after it was shown all deltas."""
     step = method.begin(ids, coefficients)
     while isinstance(step, Survey):
+        tally = step.begin()
         size, stacked = step.block_elements, np.stack(deltas).astype(step.dtype)
         for first in range(0, stacked.shape[1], size):
-            step.observe(stacked[:, first : first + size])
-        step = step.result()
+            tally.observe(stacked[:, first : first + size])
+        step = step.result([tally.counts()])
     return step
 
 

@@ -18,6 +18,7 @@ from coldfusion_queue.errors import (
 from coldfusion_queue.fusion.faults import ContributionFault
 from coldfusion_queue.fusion.inputs import FusionInput
 from coldfusion_queue.fusion.inspection import UpdateFacts, inspect_update
+from coldfusion_queue.fusion.model_reader import ModelFiles
 from coldfusion_queue.fusion.sketch import SKETCH_SIZE
 
 from .files import MemorySource, bfloat16, contribution, digest_of, file_of, pack
@@ -48,8 +49,7 @@ def look(
 ) -> UpdateFacts:
     return inspect_update(
         item,
-        source or MemorySource("base.safetensors", base),
-        digest_of(base),
+        ModelFiles.single(source or MemorySource("base.safetensors", base), digest_of(base)),
         base_norm=base_norm,
         chunk_bytes=chunk_bytes,
     )

@@ -18,7 +18,7 @@ from coldfusion_queue.errors import (
 from coldfusion_queue.fusion.inspection import inspect_update
 from coldfusion_queue.fusion.quantised import encode_groups, num_groups
 from coldfusion_queue.fusion.quantised_file import SCHEME, quantised_header
-from coldfusion_queue.fusion.stream import ContributionFault, FusionInput
+from coldfusion_queue.fusion.stream import ContributionFault, FusionInput, ModelFiles
 
 from .files import (
     MemorySource,
@@ -200,10 +200,10 @@ def test_what_is_read_is_bounded_by_the_chunk_and_read_in_order(chunk_bytes: int
 
 @pytest.mark.parametrize("chunk_bytes", [8, 100, 1 << 20])
 def test_an_inspection_finds_the_norm_of_what_a_quantised_file_means(chunk_bytes: int) -> None:
-    base = MemorySource("base", BASE)
+    base = ModelFiles.single(MemorySource("base", BASE), digest_of(BASE))
     item = contribution("a", GOOD, 1.0, "quantised")
 
-    facts = inspect_update(item, base, digest_of(BASE), base_norm=1.0, chunk_bytes=chunk_bytes)
+    facts = inspect_update(item, base, base_norm=1.0, chunk_bytes=chunk_bytes)
 
     values = np.concatenate([array.ravel() for array in as_read(GOOD).values()])
     assert facts.norm == pytest.approx(np.linalg.norm(values), rel=1e-6)

@@ -14,7 +14,7 @@ from coldfusion_queue.errors import (
     StoreUnavailableError,
     UsageError,
 )
-from coldfusion_queue.fusion.stream import ContributionFault, FusionInput, fuse_stream
+from coldfusion_queue.fusion.stream import ContributionFault, FusionInput, ModelFiles, fuse_stream
 
 from .files import MemorySource, bfloat16, contribution, digest_of, file_of, fuse_bytes, pack
 
@@ -197,7 +197,12 @@ def test_an_own_base_is_verified_when_its_digest_is_given() -> None:
 
     def fused(digest: str | None) -> bytes:
         stale = FusionInput(
-            "c7", MemorySource("c7", BASE), digest_of(BASE), "full", 1.0, old, digest
+            "c7",
+            MemorySource("c7", BASE),
+            digest_of(BASE),
+            "full",
+            1.0,
+            ModelFiles.single(old, digest),
         )
         return fuse_bytes(BASE, [stale])
 

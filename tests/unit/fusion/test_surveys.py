@@ -15,7 +15,7 @@ from safetensors.numpy import load
 from coldfusion_queue.errors import DigestMismatchError, IncompatibleModelError, UsageError
 from coldfusion_queue.fusion.methods import gram, make_method
 from coldfusion_queue.fusion.methods.gram import GramSurvey, WeightedSum
-from coldfusion_queue.fusion.methods.method import Combination, Method, Survey
+from coldfusion_queue.fusion.methods.method import Combination, Method, Survey, Tally
 from coldfusion_queue.fusion.methods.top import TopSurvey
 from coldfusion_queue.fusion.stream import ContributionFault, FusionInput, fuse_stream
 
@@ -106,30 +106,26 @@ def test_copies_beside_others_cancel_without_a_trace() -> None:
         np.testing.assert_allclose(result, delta * 1e6, rtol=1e-6)
 
 
-def test_norms_of_two_parts_of_a_model_are_put_together_to_the_same_bits(
+def test_inner_products_of_several_segments_and_files_are_added_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(gram, "_BLOCKS_PER_SEGMENT", 2)
     block = GramSurvey.block_elements
     deltas = np.stack(deltas_of(3, 5 * block + 7))
 
-    def surveyed(part: np.ndarray) -> GramSurvey:
-        survey = GramSurvey(["a", "b", "c"], lambda found: WeightedSum(tuple(found.ravel())))
+    survey = GramSurvey(["a", "b", "c"], lambda found: WeightedSum(tuple(found.ravel())))
+
+    def counted(part: np.ndarray) -> np.ndarray:
+        tally = survey.begin()
         for first in range(0, part.shape[1], block):
-            survey.observe(part[:, first : first + block])
-        return survey
+            tally.observe(part[:, first : first + block])
+        return tally.counts()
 
-    whole, first, second = (
-        surveyed(part) for part in (deltas, deltas[:, : 4 * block], deltas[:, 4 * block :])
-    )
-    first.segments += second.segments
-
-    assert len(whole.segments) == 3
-    assert first.result() == whole.result()
-    expected = (deltas @ deltas.T).ravel().tolist()
-    result = whole.result()
-    assert isinstance(result, WeightedSum)
-    assert list(result.factors) == pytest.approx(expected)
+    expected = (deltas @ deltas.T).ravel()
+    for parts in ([deltas], [deltas[:, : 3 * block + 9], deltas[:, 3 * block + 9 :]]):
+        result = survey.result([counted(part) for part in parts])
+        assert isinstance(result, WeightedSum)
+        np.testing.assert_allclose(result.factors, expected, rtol=1e-13)
 
 
 @pytest.mark.parametrize("name", FACTORED)
@@ -160,9 +156,10 @@ class Thresholds(Combination):
 def thresholds_of(rows: np.ndarray, share: float) -> np.ndarray:
     step: Survey | Combination = TopSurvey(len(rows), share, Thresholds)
     while isinstance(step, Survey):
-        for first in range(0, rows.shape[1], 7):
-            step.observe(rows[:, first : first + 7])
-        step = step.result()
+        first, second = step.begin(), step.begin()
+        for start in range(0, rows.shape[1], 7):
+            (first if start < 21 else second).observe(rows[:, start : start + 7])
+        step = step.result([first.counts(), second.counts()])
     assert isinstance(step, Thresholds)
     return step.found
 
@@ -308,7 +305,7 @@ class Recording(Method):
         return _Recorder(self.seen, tuple(coefficients))
 
 
-class _Recorder(Survey):
+class _Recorder(Survey, Tally):
     block_elements = 16
     dtype = np.dtype(np.float64)
 
@@ -316,10 +313,16 @@ class _Recorder(Survey):
         self.seen = seen
         self.factors = factors
 
+    def begin(self) -> Tally:
+        return self
+
     def observe(self, deltas: np.ndarray) -> None:
         self.seen.append(deltas.copy())
 
-    def result(self) -> Combination:
+    def counts(self) -> np.ndarray:
+        return np.zeros(0)
+
+    def result(self, counts: Sequence[np.ndarray]) -> Combination:
         return WeightedSum(self.factors)
 
 
@@ -440,9 +443,9 @@ def test_inner_products_in_another_order_give_the_same_bits(
     base = file_of({"w": np.ones(5000)})  # float64, where every bit of a factor shows
     inputs = inputs_of(deltas_of(7, 5000), weights_of(weights, 7, 1.0))
     expected = fuse_bytes(base, inputs, 1 << 12, method=a_method(name))
-    observe = GramSurvey.observe
+    observe = gram._GramTally.observe
     monkeypatch.setattr(
-        GramSurvey, "observe", lambda self, block: observe(self, np.array(block[:, ::-1]))
+        gram._GramTally, "observe", lambda self, block: observe(self, np.array(block[:, ::-1]))
     )
 
     assert fuse_bytes(base, inputs, 1 << 12, method=a_method(name)) == expected

@@ -1,0 +1,158 @@
+"""A large fusion is shared: other fusion workers do pieces of it while its own worker does others.
+
+They are helpers and no more. What a helper did not finish, because it died, lost the store or was
+never there, is done by the worker whose fusion it is, with the same bits. So no message is sent
+twice and none is waited for: a piece counts when its result is in the bucket.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import redis
+from celery import Celery
+
+from coldfusion_queue.crash_points import CrashPoint, reach
+from coldfusion_queue.errors import BrokerUnavailableError
+from coldfusion_queue.fusion.methods.method import Survey
+from coldfusion_queue.keys import RedisKeys
+from coldfusion_queue.queue.connection import broker_errors
+from coldfusion_queue.queue.lock import single_flight
+from coldfusion_queue.repository.fusion_job import Alone, FusionJob, Step
+from coldfusion_queue.settings import Settings
+
+__all__ = ["SharedCrew", "help_with"]
+
+log = logging.getLogger(__name__)
+
+#: Between two looks for results, when all pieces that are left are somebody's.
+_POLL_SECONDS = 0.5
+
+
+class SharedCrew:
+    """See ``repository.fusion_job.Crew``: this worker, and helpers if the job is worth them."""
+
+    def __init__(
+        self, app: Celery, client: redis.Redis, settings: Settings, repository: str
+    ) -> None:
+        self._app = app
+        self._client = client
+        self._settings = settings
+        self._repository = repository
+
+    def share(self, job: FusionJob, number: int, step: Step) -> Sequence[bytes]:
+        """See ``Crew.share``.
+
+        Idempotent: see ``FusionJob.do``.
+        Writes: ``fusions/<attempt>/``, messages on ``fusion``.
+        """
+        if not self._is_shared(job):
+            return Alone().share(job, number, step)
+        job.publish_plan()
+        reach(CrashPoint.SHARE_PLANNED)
+        self._call_helpers(job, number)
+        results: dict[int, bytes] = {}
+        pieces = _Pieces(self._client, self._settings, self._repository, job)
+        # From the end, because the helpers begin with the first.
+        left = list(reversed(range(job.num_files)))
+        while left:
+            num_done = sum(1 for _ in pieces.work_through(number, step, left))
+            found = {file: job.find(number, file) for file in left}
+            results |= {file: result for file, result in found.items() if result is not None}
+            left = [file for file in left if file not in results]
+            if left and not num_done:
+                time.sleep(_POLL_SECONDS)
+        return [results[file] for file in range(job.num_files)]
+
+    def leave(self, job: FusionJob) -> None:
+        """See ``Crew.leave``."""
+        if self._is_shared(job):
+            job.close()
+
+    def _is_shared(self, job: FusionJob) -> bool:
+        is_large = job.num_bytes >= self._settings.fusion_share_bytes
+        return is_large and job.num_files > 1 and self._settings.fusion_helpers > 0
+
+    def _call_helpers(self, job: FusionJob, number: int) -> None:
+        arguments = (self._repository, job.attempt, number)
+        try:
+            with broker_errors(self._settings):
+                for _ in range(min(self._settings.fusion_helpers, job.num_files - 1)):
+                    self._app.send_task("coldfusion.help_fusion", args=arguments, retry=False)
+        except BrokerUnavailableError as error:
+            log.warning("no helpers: %s", error, extra={"event": "fusion_help_unavailable"})
+
+
+def help_with(
+    client: redis.Redis, settings: Settings, repository: str, job: FusionJob, number: int
+) -> int:
+    """Do the pieces of a step that nobody else does.
+
+    Idempotent: see ``FusionJob.do``.
+
+    Args:
+        client: where pieces are leased.
+        settings: how long.
+        repository: name of the job's repository.
+        job: the work.
+        number: which step. The results of those before are in the bucket.
+
+    Returns:
+        How many pieces were done here.
+
+    Raises:
+        All that ``FusionJob.do`` does; the piece is left to the worker whose fusion it is.
+    """
+    step = job.first_step
+    for before in range(number):
+        results = [job.find(before, file) for file in range(job.num_files)]
+        found = [result for result in results if result is not None]
+        if not isinstance(step, Survey) or len(found) < job.num_files:
+            return 0  # it is over
+        step = job.after(step, found)
+    pieces = _Pieces(client, settings, repository, job)
+    return sum(1 for _ in pieces.work_through(number, step, range(job.num_files)))
+
+
+class _Pieces:
+    """The pieces of a job, each of which one worker at a time does."""
+
+    def __init__(
+        self, client: redis.Redis, settings: Settings, repository: str, job: FusionJob
+    ) -> None:
+        self._client = client
+        self._lease_seconds = settings.fusion_lock_seconds
+        self._keys = RedisKeys(repository)
+        self._job = job
+
+    def work_through(self, number: int, step: Step, files: Iterable[int]) -> Iterator[int]:
+        """Do what is neither done nor being done; yields the index of each file that was."""
+        for file in files:
+            if self._job.is_over():
+                return
+            if self._job.find(number, file) is not None:
+                continue
+            with self._lease(number, file) as is_free:
+                # Whoever held it may have finished since we looked.
+                if is_free and self._job.find(number, file) is None:
+                    self._job.keep(number, file, self._job.do(step, file))
+                    reach(CrashPoint.SHARE_KEPT)
+                    yield file
+
+    @contextmanager
+    def _lease(self, number: int, file: int) -> Iterator[bool]:
+        """Yields whether nobody else does this piece; without Redis nobody does."""
+        key = self._keys.piece(self._job.attempt, number, file)
+        lease = single_flight(self._client, key, self._lease_seconds)
+        try:
+            is_free = lease.__enter__()
+        except redis.RedisError:
+            yield True
+            return
+        try:
+            yield is_free
+        finally:
+            lease.__exit__(None, None, None)
