@@ -24,7 +24,8 @@ def make_world(
     """``with make_world(policy, **variables) as world``: a repository of the tiny model."""
 
     def make(policy: Policy | None = None, **own: str) -> AbstractContextManager[World]:
-        return open_world(servers, tmp_path_factory.mktemp("world"), tiny_model_dir, policy, **own)
+        directory = tmp_path_factory.mktemp("world")
+        return open_world(servers, directory, tiny_model_dir, policy, **own)
 
     return make
 

@@ -6,7 +6,7 @@ import zlib
 from datetime import UTC, datetime
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, save_file
 
 from coldfusion_queue.audit import audit
 from coldfusion_queue.crash_points import CrashPoint
@@ -88,12 +88,12 @@ class Scene:
     def commit_elsewhere(self, submission: Submission) -> None:
         """Commit the first turn of a submission from here: a short delta in its own direction."""
         base = self.repository.ledger.base_version()
-        path = self.world.temporary / "base.safetensors"
-        self.repository.store.download(base.model_files[0], path)
+        path = self.world.temporary / "shared.safetensors"
         generator = np.random.default_rng(zlib.crc32(submission.submission_id.encode()))
         delta = {
             name: (1e-6 * generator.standard_normal(tensor.shape)).astype(tensor.dtype)
-            for name, tensor in load_file(path).items()
+            for file in base.model_files
+            for name, tensor in load(self.repository.store.get(file.key)).items()
         }
         save_file(delta, path)
         name = contribution_id(submission.submission_id, 1)

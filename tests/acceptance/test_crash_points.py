@@ -34,7 +34,10 @@ def injector(tmp_path_factory: pytest.TempPathFactory) -> Injector:
 @pytest.fixture(scope="module")
 def running(make_world: MakeWorld, injector: Injector) -> Iterator[Scene]:
     policy = Policy(min_contributions=1, retain_contributions=0, retain_base_versions=2)
-    with make_world(policy, **QUICK) as world:
+    # Every fusion is shared, and its helpers are the other processes of the one fusion worker.
+    sharing = {"COLDFUSION_FUSION_SHARE_BYTES": "0"}
+    with make_world(policy, max_shard_size="50KB", **sharing, **QUICK) as world:
+        assert len(world.repository.ledger.base_version().model_files) > 2
         data = write_rows(world.data / "notes.jsonl", rows("single"))
         first = world.submit(data, "--set", "epochs=1", "--set", "batch_size=8")
         dataset_id = world.repository.submissions.get(first).dataset_id
@@ -155,6 +158,8 @@ WORKERS_POINTS: dict[CrashPoint, Callable[[Scene, CrashPoint], None]] = {
     CrashPoint.FUSE_INSPECTED: by_a_submission,
     CrashPoint.FUSE_SELECTED: by_a_submission,
     CrashPoint.FUSE_REFUSED: by_a_contribution_that_changes_after_its_inspection,
+    CrashPoint.SHARE_PLANNED: by_a_submission,
+    CrashPoint.SHARE_KEPT: by_a_submission,
     CrashPoint.PUBLISH_MODEL: by_a_submission,
     CrashPoint.PUBLISH_FILES: by_a_submission,
     CrashPoint.PUBLISH_LINEAGE: by_a_submission,

@@ -363,6 +363,7 @@ def open_world(
     directory: Path,
     model_dir: Path | None,
     policy: Policy | None = None,
+    max_shard_size: str = "5GB",
     **own: str,
 ) -> Iterator[World]:
     """A world with an initialised repository, or without one if there is no ``model_dir``.
@@ -372,6 +373,7 @@ def open_world(
         directory: a fresh directory.
         model_dir: the pretrained model.
         policy: of the repository.
+        max_shard_size: of the base model's weight files.
         own: more variables, for all processes.
     """
     from coldfusion_queue.cli.init import create_repository
@@ -384,7 +386,13 @@ def open_world(
         if model_dir is not None:
             # Tests submit one dataset under several names, which makes copies.
             policy = policy or Policy(min_contributions=1, max_copy_cosine=None)
-            create_repository(world.repository, str(model_dir), policy, quiet=True)
+            create_repository(
+                world.repository,
+                str(model_dir),
+                policy,
+                quiet=True,
+                max_shard_size=max_shard_size,
+            )
         yield world
     finally:
         world.stop_all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import UTC, datetime
 from typing import get_args
@@ -24,6 +25,8 @@ from coldfusion_queue.records import (
     Failure,
     FileRecord,
     FusedContribution,
+    FusedFile,
+    FusionPlan,
     Hyperparameters,
     Inspection,
     LedgerEntry,
@@ -59,7 +62,7 @@ BASE = BaseVersion(
     method_options={"clip_factor": 1.5, "clip_iterations": 3},
     server_learning_rate=1.0,
     fused=(FUSED,),
-    state=FILE,
+    state={"without_momentum.safetensors": FILE},
 )
 DECISION = Decision(
     contribution_id="s.t00001",
@@ -71,6 +74,14 @@ DECISION = Decision(
 )
 EXAMPLES: list[Record] = [
     FILE,
+    FusedFile(model=FILE, state=FILE),
+    FusionPlan(
+        sequence=3,
+        prefix="r/base/000001-ab/",
+        coefficients={"s.t00001": 0.1 + 0.2},
+        method="dare",
+        method_options={"dare_drop": 0.9},
+    ),
     SPLIT,
     FUSED,
     BASE,
@@ -243,8 +254,27 @@ def test_numbers_that_are_none_survive(value: float) -> None:
 
 
 def test_base_version_knows_its_parameters() -> None:
-    assert BASE.model == FILE
+    assert BASE.model_files == (FILE,)
     assert BASE.digest == "0f" * 32
+
+
+def test_a_sharded_version_has_its_shards_in_order_and_one_digest_over_theirs() -> None:
+    names = [f"model-0000{number}-of-00003.safetensors" for number in (1, 2, 3)]
+    shards = {
+        name: FileRecord(key=f"r/{name}", digest=f"{number}" * 64, num_bytes=1)
+        for number, name in enumerate(names)
+    }
+    others = dict.fromkeys(("config.json", "model.safetensors.index.json"), FILE)
+    files = {**dict(reversed(shards.items())), **others}
+    base = BASE.model_copy(update={"files": files})
+
+    assert base.model_names == tuple(names)
+    assert base.model_files == tuple(shards.values())
+    lines = "\n".join(["1" * 64, "2" * 64, "3" * 64])
+    assert base.digest == hashlib.sha256(lines.encode()).hexdigest()
+    assert base.state_name(names[1]) == "without_momentum-00002-of-00003.safetensors"
+    files[names[2]] = files[names[2]].model_copy(update={"digest": "4" * 64})
+    assert base.model_copy(update={"files": files}).digest != base.digest
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,12 @@ from coldfusion_queue.fusion.methods import gram, make_method
 from coldfusion_queue.fusion.methods.gram import GramSurvey, WeightedSum
 from coldfusion_queue.fusion.methods.method import Combination, Method, Survey, Tally
 from coldfusion_queue.fusion.methods.top import TopSurvey
-from coldfusion_queue.fusion.stream import ContributionFault, FusionInput, fuse_stream
+from coldfusion_queue.fusion.stream import (
+    ContributionFault,
+    FusionInput,
+    ModelFiles,
+    fuse_stream,
+)
 
 from .files import MemorySource, contribution, digest_of, file_of, fuse_bytes, model
 from .methods_oracle import CLIP, FACTORED, NAMES, a_method, combined, weights_of
@@ -366,7 +371,9 @@ def test_each_survey_reads_every_file_of_deltas_once(name: str) -> None:
     own = [MemorySource(f"c{index}", data) for index in range(2)]
     inputs = [
         FusionInput("c0", own[0], digest_of(data), "delta", 0.5),
-        FusionInput("c1", own[1], digest_of(data), "full", 0.5, old, digest_of(data)),
+        FusionInput(
+            "c1", own[1], digest_of(data), "full", 0.5, ModelFiles.single(old, digest_of(data))
+        ),
     ]
 
     for _ in fuse_stream(
