@@ -14,9 +14,10 @@ It knows neither the object store nor Redis; files come in as ``ByteSource`` obj
 ``momentum``        how a model goes on beyond what was fused, and the state that it needs
 ``combine``         fuses one chunk; finds out whose fault it is when that fails
 ``reader``          reads one file chunk by chunk and verifies its digest
+``model_reader``    the same for the files of a base model
 ``surveying``       shows a survey all deltas, before they are combined
 ``faults``          errors that are one contribution's own
-``stream``          ``fuse_stream``, which ties them together
+``stream``          ``Fusion`` and ``fuse_stream``, which tie them together
 ==================  ==============================================================================
 """
 

@@ -97,7 +97,9 @@ def test_a_model_from_elsewhere_is_compared_to_all_shards(world: World, tmp_path
             parameter += 1e-3
     model.save_pretrained(tmp_path / "finetuned")
 
-    done = world.run("coldfusion", "contribute", tmp_path / "finetuned", "--json")
+    done = world.run(
+        "coldfusion", "contribute", tmp_path / "finetuned", "--base-version", "1", "--json"
+    )
 
     assert done.code == 0, done.err
     assert done.json()["contribution"].endswith(".t00001")

@@ -270,7 +270,7 @@ def test_a_sharded_version_has_its_shards_in_order_and_one_digest_over_theirs() 
 
     assert base.model_names == tuple(names)
     assert base.model_files == tuple(shards.values())
-    lines = "\n".join(["1" * 64, "2" * 64, "3" * 64])
+    lines = "\n".join(["0" * 64, "1" * 64, "2" * 64])
     assert base.digest == hashlib.sha256(lines.encode()).hexdigest()
     assert base.state_name(names[1]) == "without_momentum-00002-of-00003.safetensors"
     files[names[2]] = files[names[2]].model_copy(update={"digest": "4" * 64})
