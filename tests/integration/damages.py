@@ -206,7 +206,9 @@ def state_elsewhere(bench: Bench) -> None:
     """Version 3's state lies in version 2's directory."""
     model = bench.read("ledger/0000000002.json")["published"]["files"]["model.safetensors"]
     bench.delete(STATE)
-    published(5, lambda version: version.update(state=model))(bench)
+    published(5, lambda version: version.update(state={"without_momentum.safetensors": model}))(
+        bench
+    )
 
 
 def collect_version(version: int) -> Damage:

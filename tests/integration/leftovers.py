@@ -104,6 +104,7 @@ def everything(repository: Repository, settings: Settings, contribute: Contribut
         f"contributions/never.t00001/{ATTEMPT}/shared.safetensors",
         f"base/000003-{ATTEMPT}/model.safetensors",
         f"base/000006-{ATTEMPT}/model.safetensors",
+        f"fusions/000006-{ATTEMPT}/plan.json",
         "datasets/broken/train.parquet",
     )
     repository.store.create(repository.keys.inbox_marker("never.t00001"), b"")

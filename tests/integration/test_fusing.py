@@ -15,6 +15,7 @@ from coldfusion_queue.records import Contribution, Outcome
 from coldfusion_queue.repository import fusing
 from coldfusion_queue.repository.admission import admit
 from coldfusion_queue.repository.fusing import fuse_once, settle
+from coldfusion_queue.repository.fusion_job import Alone
 from coldfusion_queue.repository.inspecting import Inspector
 from coldfusion_queue.repository.opening import Opener
 from coldfusion_queue.repository.policy import change_policy
@@ -518,7 +519,7 @@ def test_the_same_inputs_give_the_same_bits(
 
     digests = {
         fusing._upload_fused(
-            repository, settings.model_copy(update=update), newest, opener, list(order)
+            repository, settings.model_copy(update=update), newest, opener, list(order), Alone()
         ).digest
         for update, order in (
             ({"fusion_threads": 1, "fusion_chunk_bytes": 64 * 2**10}, pending),

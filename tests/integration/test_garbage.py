@@ -71,6 +71,11 @@ def _unrecorded_checkpoint(repository: Repository) -> set[str]:
             id="attempt-at-the-next-version",
         ),
         pytest.param(
+            lambda r: put(r, f"fusions/000002-{ATTEMPT}/0-1"),
+            Kind.FUSION,
+            id="result-for-a-fusion-that-is-over",
+        ),
+        pytest.param(
             lambda r: put(r, "datasets/x/train.parquet"), Kind.DATASET, id="unrecorded-dataset"
         ),
         pytest.param(

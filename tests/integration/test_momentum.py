@@ -129,7 +129,7 @@ def _shorten(repository: Repository, base: BaseVersion) -> None:
 
 def _garble(repository: Repository, base: BaseVersion) -> None:
     assert base.state is not None
-    repository.store.put(base.state[STATE].key, bytes(base.state.num_bytes))
+    repository.store.put(base.state[STATE].key, bytes(base.state[STATE].num_bytes))
 
 
 def test_a_state_that_is_gone_begins_anew_and_says_so(

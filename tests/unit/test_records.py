@@ -273,8 +273,8 @@ def test_a_sharded_version_has_its_shards_in_order_and_one_digest_over_theirs() 
     lines = "\n".join(["0" * 64, "1" * 64, "2" * 64])
     assert base.digest == hashlib.sha256(lines.encode()).hexdigest()
     assert base.state_name(names[1]) == "without_momentum-00002-of-00003.safetensors"
-    files[names[2]] = files[names[2]].model_copy(update={"digest": "4" * 64})
-    assert base.model_copy(update={"files": files}).digest != base.digest
+    other = {names[2]: files[names[2]].model_copy(update={"digest": "4" * 64})}
+    assert base.model_copy(update={"files": files | other}).digest != base.digest
 
 
 @pytest.mark.parametrize(
