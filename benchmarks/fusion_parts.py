@@ -182,7 +182,7 @@ def inspect(files: list[FileRecord]) -> None:
     def look(file: FileRecord, base_norm: float | None) -> float:
         item = _input(store, "c", file, 1.0, is_digested=True)
         model = ModelFiles.single(ObjectSource(store, base), base.digest)
-        facts = inspect_update(item, model, base_norm=base_norm, chunk_bytes=9 * _MIB)
+        facts = inspect_update(item, model, base_norm=base_norm, chunk_bytes=8 * _MIB)
         return facts.base_norm
 
     base_norm = look(files[1], None)

@@ -35,8 +35,10 @@ class Combiner:
             self.momentum.write(header)
         return header
 
-    def combine(self, chunk: Chunk, data: Mapping[Reader, ChunkData], first: int) -> bytes:
-        """Bytes of the fused file for a chunk; those of the state are written meanwhile.
+    def combine(
+        self, chunk: Chunk, data: Mapping[Reader, ChunkData], first: int
+    ) -> Iterator[bytes]:
+        """Bytes of the fused file for a chunk, in parts; those of the state are written meanwhile.
 
         Args:
             chunk: what was read.
@@ -49,13 +51,9 @@ class Combiner:
             InvalidTensorFileError: the base model itself holds NaN or infinities, or the momentum
                 alone leaves that range.
         """
-        parts: list[bytes] = []
-        # Sums that leave the range are found afterwards; numpy need not warn of them.
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            for index, run in enumerate(chunk.runs):
-                parts += self._combine_run(index, run, data, first)
-                first += run.num_floats
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        for index, run in enumerate(chunk.runs):
+            yield from self._combine_run(index, run, data, first)
+            first += run.num_floats
 
     def _combine_run(
         self, index: int, run: Run, data: Mapping[Reader, ChunkData], first: int
@@ -70,7 +68,10 @@ class Combiner:
         size = self.combination.block_elements(len(self.members))
         for start in range(0, run.num_elements, size):
             block = slice(start, min(start + size, run.num_elements))
-            yield self._combine_block(terms, run, block, first + start)
+            # Sums that leave the range are found afterwards; numpy need not warn of them.
+            with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+                part = self._combine_block(terms, run, block, first + start)
+            yield part
 
     def _combine_block(self, terms: Terms, run: Run, block: slice, first: int) -> bytes:
         hides = self.combination.hides_non_finite

@@ -23,7 +23,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from coldfusion_queue.errors import UsageError
-from coldfusion_queue.fusion.chunks import LARGEST_ELEMENT, plan_chunks
+from coldfusion_queue.fusion.chunks import plan_chunks
 from coldfusion_queue.fusion.combine import Combiner
 from coldfusion_queue.fusion.compatibility import check_layout
 from coldfusion_queue.fusion.faults import ContributionFault
@@ -33,7 +33,7 @@ from coldfusion_queue.fusion.methods.mean import Mean
 from coldfusion_queue.fusion.methods.method import Combination, Method, Survey
 from coldfusion_queue.fusion.model_reader import ModelFiles, ModelReader
 from coldfusion_queue.fusion.momentum import FusionState, Momentum, open_momentum
-from coldfusion_queue.fusion.read_ahead import ReadAhead
+from coldfusion_queue.fusion.read_ahead import ReadAhead, share_of
 from coldfusion_queue.fusion.reader import Reader
 from coldfusion_queue.fusion.surveying import Surveyor
 
@@ -62,9 +62,8 @@ class Fusion:
         inputs: K >= 1 contributions with ids of their own, in any order.
         method: how the deltas are combined.
         chunk_bytes: size of a chunk at most, in bytes of the base model; 8 or more. Each open
-            file takes at most two chunks of memory (in its own dtypes), and what is fused four. A
-            method adds some MiB, however many contributions there are, and a survey up to one MiB
-            for each of them.
+            file takes at most two chunks of memory (in its own dtypes). A method adds some MiB,
+            however many contributions there are, and a survey up to one MiB for each of them.
         read_ahead_bytes: what all open files may hold together, counted in the base model's
             dtypes; chunks are made smaller for it, down to 8 bytes, so that memory does not grow
             with K. None sets no limit.
@@ -107,7 +106,7 @@ class Fusion:
                 member.reader.read_in_parts()
         num_open = len(self._files) + (self._decay is not None)
         if read_ahead_bytes is not None:
-            chunk_bytes = min(chunk_bytes, _share(read_ahead_bytes, num_open))
+            chunk_bytes = min(chunk_bytes, share_of(read_ahead_bytes, num_open))
         self._chunk_bytes = chunk_bytes
         self._chunks = [
             plan_chunks(file.layout, chunk_bytes, index)
@@ -203,8 +202,7 @@ class Fusion:
             yield combiner.begin(self._base.headers[file])
             ahead = ReadAhead(tuple(dict.fromkeys(files)), chunks, pool)
             for chunk, first in zip(chunks, self._firsts(file), strict=False):
-                # One expression, so that nothing keeps what was read alive during the yield.
-                yield combiner.combine(chunk, ahead.take(), first)
+                yield from combiner.combine(chunk, ahead.take(), first)
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -265,8 +263,3 @@ def fuse_stream(
         threads=threads,
     )
     return fusion.fuse(0, state)
-
-
-def _share(read_ahead_bytes: int, num_files: int) -> int:
-    """Size of a chunk of which each file can hold two: the one worked on and the next."""
-    return max(read_ahead_bytes // (2 * num_files), LARGEST_ELEMENT)

@@ -12,6 +12,7 @@ from coldfusion_queue.crash_points import CrashPoint, reach
 from coldfusion_queue.errors import InvalidRecordError, PermanentError
 from coldfusion_queue.fusion.faults import ContributionFault
 from coldfusion_queue.fusion.inspection import inspect_update
+from coldfusion_queue.fusion.read_ahead import share_of
 from coldfusion_queue.fusion.sketch import encode_sketch
 from coldfusion_queue.names import actor
 from coldfusion_queue.records import BaseVersion, Contribution, Inspection
@@ -25,8 +26,8 @@ log = logging.getLogger(__name__)
 
 #: Contributions that are read at a time; each is worked on by one core.
 _AT_A_TIME = 4
-#: Chunks that are held of each: two of its own file, of its base version's and of the base model.
-_CHUNKS_EACH = 6
+#: Files that are read for each: its own, its base version's and the base model's.
+_FILES_EACH = 3
 #: Small records that are read at a time.
 _NUM_THREADS = 16
 
@@ -48,8 +49,8 @@ class Inspector:
         self._opener = opener
         self._base = base
         self._base_norm: float | None = None
-        held = settings.fusion_read_ahead_bytes // (_AT_A_TIME * _CHUNKS_EACH)
-        self._chunk_bytes = min(settings.fusion_chunk_bytes, held)
+        share = share_of(settings.fusion_read_ahead_bytes, _AT_A_TIME * _FILES_EACH)
+        self._chunk_bytes = min(settings.fusion_chunk_bytes, share)
         self.found: dict[str, Inspection] = {}
         """What is known so far, by contribution id."""
 

@@ -97,7 +97,6 @@ def test_at_most_two_chunks_of_each_file_are_held_whatever_the_size_of_the_model
 
     for _ in fuse_stream(base, digest_of(data), inputs, chunk_bytes=CHUNK, threads=4):
         time.sleep(0.001)  # a slow consumer: reading ahead must not run away
-        assert ledger.held <= CHUNK * (num_inputs + 1) + headers, "what was used is still held"
 
     assert ledger.most <= 2 * CHUNK * (num_inputs + 1) + headers
     assert ledger.most >= CHUNK * (num_inputs + 1), "what is held was not counted"
