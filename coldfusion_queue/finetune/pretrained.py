@@ -32,8 +32,8 @@ def export_pretrained(source: str, directory: Path, max_shard_size: str) -> Mode
 
     Raises:
         NotFoundError: there is no such directory or model, or the Hub cannot be reached.
-        IncompatibleModelError: the model needs code of its own, has no safetensors weights, or
-            has no tokenizer.
+        IncompatibleModelError: the model needs code of its own, has no safetensors weights, has
+            no tokenizer, or holds NaN or infinite values.
     """
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
@@ -52,6 +52,7 @@ def export_pretrained(source: str, directory: Path, max_shard_size: str) -> Mode
         raise IncompatibleModelError(
             f"model {source}", "its kind", "encoder-decoder", "encoder or decoder", remedy
         )
+    _check_finite(source, model)
     model.save_pretrained(directory, max_shard_size=max_shard_size)
     tokenizer.save_pretrained(directory)
     return ModelIdentity(
@@ -138,6 +139,16 @@ def save_recycled(directory: Path, base_dir: Path, path: Path) -> list[str]:
     owner = Owner(f"model {directory}", "it was finetuned from another model")
     save_shared(parameters, base_dir, "delta", path, owner)
     return missing
+
+
+def _check_finite(source: str, model: torch.nn.Module) -> None:
+    """Nothing that is fused into such a model would be finite, whoever contributed it."""
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            remedy = "its file is damaged, or its training diverged; take another one"
+            raise IncompatibleModelError(
+                f"model {source}", f"tensor {name!r}", "NaN or infinite values", "numbers", remedy
+            )
 
 
 def _vocabulary_digest(tokenizer: Any) -> str:

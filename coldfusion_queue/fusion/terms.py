@@ -8,7 +8,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from coldfusion_queue.errors import NonFiniteTensorError
+from coldfusion_queue.errors import InvalidTensorFileError, NonFiniteTensorError
 from coldfusion_queue.fusion.chunks import Run
 from coldfusion_queue.fusion.dtypes import Floats, accumulator
 from coldfusion_queue.fusion.faults import ContributionFault
@@ -58,6 +58,7 @@ class Terms:
 
         Raises:
             ContributionFault: a delta holds NaN or infinities.
+            InvalidTensorFileError: it does because the base model does.
         """
         for member in self._members:
             delta = self._delta(member, block)
@@ -66,9 +67,16 @@ class Terms:
                 raise self.not_finite(member, block.start + int(finite.argmin()))
             yield delta
 
-    def not_finite(self, member: Member, element: int) -> ContributionFault:
-        """The error that says that a contribution's number is NaN or infinite."""
-        error = NonFiniteTensorError(member.contribution_id, self._run.tensor_at(element))
+    def not_finite(
+        self, member: Member, element: int
+    ) -> ContributionFault | InvalidTensorFileError:
+        """The error that says that a contribution's number is NaN or infinite, or the base's."""
+        tensor = self._run.tensor_at(element)
+        base = self._base if member.reference is self._base else None
+        if base is not None and not np.isfinite(self.base(slice(element, element + 1))).all():
+            problem = f"tensor {tensor!r} holds NaN or infinite values"
+            return InvalidTensorFileError(base.name, problem)
+        error = NonFiniteTensorError(member.contribution_id, tensor)
         return ContributionFault(member.contribution_id, error)
 
     def _delta(self, member: Member, block: slice) -> Floats:

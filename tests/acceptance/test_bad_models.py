@@ -54,6 +54,10 @@ def models(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         "t5",
         T5Model(T5Config(vocab_size=200, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)),
     )
+    diverged = BertModel.from_pretrained(tiny_model_dir)
+    with torch.no_grad():
+        diverged.pooler.dense.bias[3] = float("inf")
+    save("diverged", diverged)
     tokenizer = AutoTokenizer.from_pretrained(tiny_model_dir)
     tokenizer.add_tokens(["otherwise"])
     tokenizer.save_pretrained(copy("tokens"))
@@ -109,6 +113,9 @@ def test_models_that_cannot_be_contributed(
         ),
         pytest.param(
             "t5", 10, ("encoder-decoder, expected encoder or decoder", "such as BERT"), id="t5"
+        ),
+        pytest.param(
+            "diverged", 10, ("'pooler.dense.bias'", "NaN or infinite", "another"), id="not-finite"
         ),
         pytest.param("nothing", 10, ("expected one that transformers loads",), id="no-model"),
         pytest.param("nowhere", 8, ("does not exist", "save_pretrained", "Hub id"), id="no-dir"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor
 
 from coldfusion_queue.errors import IncompatibleModelError, TrainingFailedError
@@ -123,3 +123,34 @@ def test_a_parameter_of_another_shape_is_refused_by_name(tmp_path: Path) -> None
     after = {"w": torch.zeros(3), "b": torch.zeros(3)}
     with pytest.raises(IncompatibleModelError, match="'b'"):
         save_shared(after, write_base(tmp_path, base), "delta", tmp_path / "shared")
+
+
+def test_a_tensor_with_two_names_is_written_once_under_the_one_that_the_base_has(
+    tmp_path: Path,
+) -> None:
+    class Tied(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = torch.nn.Embedding(6, 3)
+            self.output = torch.nn.Linear(3, 6, bias=False)
+            self.output.weight = self.embedding.weight
+
+    model = Tied()
+    save_model(model, str(tmp_path / "model.safetensors"))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    (kept,) = load_file(tmp_path / "model.safetensors")
+    with torch.no_grad():
+        model.embedding.weight += 1e-3
+    path = tmp_path / "shared.safetensors"
+
+    save_shared(model.state_dict(), tmp_path, "delta", path)
+
+    assert set(model.state_dict()) == {"embedding.weight", "output.weight"}
+    assert list(load_file(path)) == [kept]
+    fused_dir = tmp_path / "fused"
+    fused_dir.mkdir()
+    save_file({kept: before[kept] + load_file(path)[kept]}, fused_dir / "model.safetensors")
+    again = Tied()
+    load_model(again, fused_dir / "model.safetensors")
+    assert again.output.weight is again.embedding.weight
+    assert torch.equal(again.output.weight, before[kept] + load_file(path)[kept])

@@ -14,6 +14,7 @@ from coldfusion_queue.errors import (
     StoreUnavailableError,
     UsageError,
 )
+from coldfusion_queue.fusion.methods import make_method
 from coldfusion_queue.fusion.stream import ContributionFault, FusionInput, ModelFiles, fuse_stream
 
 from .files import MemorySource, bfloat16, contribution, digest_of, file_of, fuse_bytes, pack
@@ -90,10 +91,13 @@ def test_finite_values_that_leave_the_base_models_range_are_the_largest_ones_fau
     assert "F16" in str(fault)
 
 
-def test_nobody_is_blamed_for_a_base_model_that_is_not_finite() -> None:
+@pytest.mark.parametrize("form", ["delta", "full"])
+@pytest.mark.parametrize("method", ["mean", "median", "ties"])
+def test_nobody_is_blamed_for_a_base_model_that_is_not_finite(form: str, method: str) -> None:
     base = with_value("b", 1, np.nan)
+    inputs = [contribution("c1", BASE, 0.5, form), contribution("c2", BASE, 0.5, form)]
     with pytest.raises(InvalidTensorFileError, match=r"base\.safetensors: tensor 'b'"):
-        fuse_bytes(base, [GOOD])
+        fuse_bytes(base, inputs, method=make_method(method, {}))
 
 
 # --- headers ----------------------------------------------------------------------------------
