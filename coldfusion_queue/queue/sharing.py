@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import redis
 from celery import Celery
@@ -54,16 +54,16 @@ class SharedCrew:
         job.publish_plan()
         reach(CrashPoint.SHARE_PLANNED)
         self._call_helpers(job, number)
-        results: dict[int, bytes] = {}
         pieces = _Pieces(self._client, self._settings, self._repository, job)
-        # From the end, because the helpers begin with the first.
-        left = list(reversed(range(job.num_files)))
-        while left:
-            num_done = sum(1 for _ in pieces.work_through(number, step, left))
-            found = {file: job.find(number, file) for file in left}
-            results |= {file: result for file, result in found.items() if result is not None}
-            left = [file for file in left if file not in results]
-            if left and not num_done:
+        results: dict[int, bytes] = {}
+        while len(results) < job.num_files:
+            num_before = len(results)
+            # From the end, because the helpers begin with the first.
+            for file in reversed(range(job.num_files)):
+                result = None if file in results else pieces.take(number, step, file)
+                if result is not None:
+                    results[file] = result
+            if len(results) == num_before:
                 time.sleep(_POLL_SECONDS)
         return [results[file] for file in range(job.num_files)]
 
@@ -114,7 +114,11 @@ def help_with(
             return 0  # it is over
         step = job.after(step, found)
     pieces = _Pieces(client, settings, repository, job)
-    return sum(1 for _ in pieces.work_through(number, step, range(job.num_files)))
+    for file in range(job.num_files):
+        if job.is_over():
+            break
+        pieces.take(number, step, file)
+    return pieces.num_done
 
 
 class _Pieces:
@@ -127,32 +131,32 @@ class _Pieces:
         self._lease_seconds = settings.fusion_lock_seconds
         self._keys = RedisKeys(repository)
         self._job = job
+        self.num_done = 0
+        """How many were done here."""
 
-    def work_through(self, number: int, step: Step, files: Iterable[int]) -> Iterator[int]:
-        """Do what is neither done nor being done; yields the index of each file that was."""
-        for file in files:
-            if self._job.is_over():
-                return
-            if self._job.find(number, file) is not None:
-                continue
-            with self._lease(number, file) as is_free:
-                # Whoever held it may have finished since we looked.
-                if is_free and self._job.find(number, file) is None:
-                    self._job.keep(number, file, self._job.do(step, file))
-                    reach(CrashPoint.SHARE_KEPT)
-                    yield file
+    def take(self, number: int, step: Step, file: int) -> bytes | None:
+        """The result of a piece, done here unless somebody has; None while somebody is at it."""
+        result = self._job.find(number, file)
+        if result is not None:
+            return result
+        with self._lease(number, file) as is_free:
+            # Whoever held it may have finished since we looked.
+            result = self._job.find(number, file)
+            if is_free and result is None:
+                result = self._job.do(step, file)
+                self._job.keep(number, file, result)
+                self.num_done += 1
+                reach(CrashPoint.SHARE_KEPT)
+        return result
 
     @contextmanager
     def _lease(self, number: int, file: int) -> Iterator[bool]:
         """Yields whether nobody else does this piece; without Redis nobody does."""
         key = self._keys.piece(self._job.attempt, number, file)
         lease = single_flight(self._client, key, self._lease_seconds)
-        try:
-            is_free = lease.__enter__()
-        except redis.RedisError:
-            yield True
-            return
-        try:
+        with ExitStack() as stack:
+            try:
+                is_free = stack.enter_context(lease)
+            except redis.RedisError:
+                is_free = True
             yield is_free
-        finally:
-            lease.__exit__(None, None, None)

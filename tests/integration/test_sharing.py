@@ -294,6 +294,28 @@ def test_without_a_broker_the_worker_does_everything(
     assert digests(run("mean", crew)) == digests(run("mean", Alone()))
 
 
+def test_a_collection_of_garbage_meanwhile_costs_work_and_no_more(
+    repository: Repository,
+    settings: Settings,
+    client: redis.Redis,
+    contribute: Contribute,
+    run: Callable[[str, Crew], list[FileRecord]],
+) -> None:
+    contribute("a")
+    expected = digests(run("ties", Alone()))
+    kept: list[CrashPoint] = []
+
+    def collect(point: CrashPoint) -> None:
+        if point is CrashPoint.SHARE_KEPT:
+            kept.append(point)
+            repository.store.delete(left_behind(repository))
+
+    install(collect)
+
+    assert digests(run("ties", ThreadCrew(client, settings, repository))) == expected
+    assert len(kept) == NUM_STEPS["ties"] * NUM_SHARDS
+
+
 def test_a_contribution_at_fault_is_found_by_the_fusions_worker_too(
     repository: Repository,
     settings: Settings,
