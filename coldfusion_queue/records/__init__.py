@@ -1,0 +1,74 @@
+"""The records that are kept in the object store, as frozen pydantic models in JSON.
+
+=================  ===============================================================================
+``record``         the base of all records: frozen, strict, JSON in one canonical form
+``datasets``       datasets
+``submissions``    what contributors asked for, and what interrupted it
+``contributions``  what was committed, what it was found to be, and what was decided about it
+``base_versions``  base models: identity, files and lineage, and the plan of the next one
+``policy``         when to fuse, what, and how
+``ledger``         the repository as a whole: what it is, and what was decided in it
+=================  ===============================================================================
+"""
+
+from __future__ import annotations
+
+from coldfusion_queue.records.base_versions import (
+    BaseVersion,
+    FusedContribution,
+    FusedFile,
+    FusionPlan,
+    ModelIdentity,
+)
+from coldfusion_queue.records.contributions import (
+    Collection,
+    Contribution,
+    ContributionForm,
+    Decision,
+    Inspection,
+    Outcome,
+    Override,
+    Rule,
+)
+from coldfusion_queue.records.datasets import DatasetRecord, Objective, SplitRecord
+from coldfusion_queue.records.ledger import FORMAT_VERSION, LedgerEntry, RepositoryRecord, State
+from coldfusion_queue.records.policy import Policy
+from coldfusion_queue.records.record import FileRecord, Record
+from coldfusion_queue.records.submissions import (
+    Cancellation,
+    Checkpoint,
+    Failure,
+    Hyperparameters,
+    Submission,
+)
+
+__all__ = [
+    "FORMAT_VERSION",
+    "BaseVersion",
+    "Cancellation",
+    "Checkpoint",
+    "Collection",
+    "Contribution",
+    "ContributionForm",
+    "DatasetRecord",
+    "Decision",
+    "Failure",
+    "FileRecord",
+    "FusedContribution",
+    "FusedFile",
+    "FusionPlan",
+    "Hyperparameters",
+    "Inspection",
+    "LedgerEntry",
+    "ModelIdentity",
+    "Objective",
+    "Outcome",
+    "Override",
+    "Policy",
+    "Record",
+    "RepositoryRecord",
+    "Rule",
+    "SplitRecord",
+    "State",
+    "Submission",
+]
