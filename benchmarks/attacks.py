@@ -221,6 +221,8 @@ def table(report: Mapping[str, Any], num_attackers: int) -> str:
         refused = report["attacks"][attack][str(num_attackers)]["attackers_refused"]
         rules = ", ".join(sorted(set(refused.values())))
         cells.append(f"{len(refused)} of {num_attackers}" + (f": `{rules}`" if rules else ""))
+        wronged = report["attacks"][attack][str(num_attackers)]["honest_refused"]
+        cells[-1] += f", and {len(wronged)} honest" if wronged else ""
     lines.append("| refused by intake | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -11,6 +11,9 @@ together with it. All of it is a function of inspections: nothing is read here.
 
 with median, median absolute deviation (MAD) and sum over the others. A median is not moved by a
 few contributions, whatever they hold, and unit vectors let none of them count for more than one.
+
+What exceeds a limit is refused one by one, the worst first, and the rest is judged anew without it:
+two that work against all others would else make these look as if they pointed away.
 """
 
 from __future__ import annotations
@@ -80,30 +83,56 @@ def judge(
     """
     updates = [*recent, *candidates]
     crowd = _Crowd(updates)
-    verdicts: dict[str, Verdict] = {}
-    for index in range(len(recent), len(updates)):
-        numbers = crowd.numbers(index)
-        rule, reason = _exceeded(policy, numbers, crowd.earlier_twin(index))
-        verdicts[updates[index].contribution_id] = Verdict(numbers, rule, reason)
-    return verdicts
+    left = list(range(len(recent), len(updates)))
+    verdicts: dict[int, Verdict] = {}
+    while left:
+        verdicts |= {index: _verdict(policy, crowd, index) for index in left}
+        offenders = [index for index in left if verdicts[index].rule is not None]
+        if not offenders:
+            break
+        worst = min(offenders, key=lambda index: _order(verdicts[index]))
+        left.remove(worst)
+        crowd.leave(worst)
+    return {updates[index].contribution_id: verdict for index, verdict in verdicts.items()}
+
+
+def _verdict(policy: Policy, crowd: _Crowd, index: int) -> Verdict:
+    numbers = crowd.numbers(index)
+    return Verdict(numbers, *_exceeded(policy, numbers, crowd.earlier_twin(index)))
+
+
+def _order(verdict: Verdict) -> tuple[int, float]:
+    """Who is refused first: what is wrong by itself, the longest, who points away most."""
+    if verdict.rule is Rule.NORM_Z:
+        return 1, -verdict.numbers["norm_z"]
+    if verdict.rule is Rule.COSINE:
+        return 2, verdict.numbers["cosine"]
+    return 0, 0.0
 
 
 class _Crowd:
-    """Deltas, each of which is compared with all the others."""
+    """Deltas, each of which is compared with all the others that are still there."""
 
     def __init__(self, updates: Sequence[Update]) -> None:
         self._updates = updates
-        self._units = _unit_sketches([update.inspection for update in updates])
-        self._cosines = self._units @ self._units.T
+        units = _unit_sketches([update.inspection for update in updates])
+        self._cosines = units @ units.T
         norms = [max(update.inspection.relative_norm, sys.float_info.min) for update in updates]
         self._logarithms = np.log(norms)
+        self._is_there = np.ones(len(updates), bool)
+
+    def leave(self, index: int) -> None:
+        """Compare no other with this one any more, but for copies of it."""
+        self._is_there[index] = False
 
     def numbers(self, index: int) -> dict[str, float]:
         """The figures of one of them."""
         numbers = {"relative_norm": self._updates[index].inspection.relative_norm}
-        if len(self._updates) > _MIN_OTHERS:
-            numbers["norm_z"] = self._norm_z(index)
-            numbers["cosine"] = self._cosine(index)
+        others = self._is_there.copy()
+        others[index] = False
+        if np.count_nonzero(others) >= _MIN_OTHERS:
+            numbers["norm_z"] = self._norm_z(index, others)
+            numbers["cosine"] = self._cosine(index, others)
         twin = self.earlier_twin(index)
         if twin is not None:
             numbers["copy_cosine"] = _bounded(self._cosines[index, self._updates.index(twin)])
@@ -117,16 +146,17 @@ class _Crowd:
             return None
         return self._updates[max(earlier, key=lambda each: float(self._cosines[index, each]))]
 
-    def _norm_z(self, index: int) -> float:
-        others = np.delete(self._logarithms, index)
-        center = np.median(others)
-        deviation = _MAD_TO_DEVIATION * np.median(np.abs(others - center))
+    def _norm_z(self, index: int, others: NDArray[np.bool_]) -> float:
+        logarithms = self._logarithms[others]
+        center = np.median(logarithms)
+        deviation = _MAD_TO_DEVIATION * np.median(np.abs(logarithms - center))
         return float((self._logarithms[index] - center) / max(deviation, _MIN_DEVIATION))
 
-    def _cosine(self, index: int) -> float:
-        others = np.delete(self._units, index, axis=0).sum(axis=0)
-        length = np.linalg.norm(others)
-        return _bounded(self._units[index] @ others / length) if length else 0.0
+    def _cosine(self, index: int, others: NDArray[np.bool_]) -> float:
+        # Of the sum of their unit vectors, all by inner products of each two.
+        shares = others.astype(np.float64)
+        length = np.sqrt(max(shares @ self._cosines @ shares, 0.0))
+        return _bounded(self._cosines[index] @ shares / length) if length else 0.0
 
 
 def _exceeded(

@@ -158,6 +158,42 @@ def test_one_that_points_away_from_the_others_is_refused() -> None:
     assert "expected at least -0.1" in found["x"].reason
 
 
+@pytest.mark.parametrize("num_attackers", [1, 2])
+@pytest.mark.parametrize("order", [1, -1])
+def test_those_who_work_against_all_others_do_not_get_these_refused(
+    num_attackers: int, order: int
+) -> None:
+    # Honest ones on datasets of their own, at right angles; attackers against their mean
+    honest = [update(f"h{seed}", _direction(seed)) for seed in range(8 - num_attackers)]
+    against = -np.sum([_direction(seed) for seed in range(8 - num_attackers)], axis=0)
+    scale = 0.5 * np.linalg.norm(against) / np.linalg.norm(_direction(0))
+    attackers = [
+        update(f"a{seed}", against + scale * _direction(100 + seed))  # no copies of each other
+        for seed in range(num_attackers)
+    ]
+
+    found = rules(policy(min_cosine=-0.5, max_copy_cosine=0.95), [*honest, *attackers][::order])
+
+    assert found == {item.contribution_id: Rule.COSINE for item in attackers}
+
+
+def test_what_is_refused_is_no_standard_for_the_others() -> None:
+    # Three long ones of eight stretch the deviation until they are ordinary, one by one
+    candidates = updates(a=1, b=1, c=1, d=1.1, e=0.9, x=1e9, y=1e8, z=1e7)
+
+    verdicts = judge(policy(max_norm_z=6.0), candidates, [])
+
+    assert {name for name, item in verdicts.items() if item.rule} == {"x", "y", "z"}
+    honest = judge(FREE, candidates[:5], [])
+    assert {name: verdicts[name].numbers for name in honest} == {
+        name: pytest.approx(item.numbers) for name, item in honest.items()
+    }
+
+
+def _direction(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(SKETCH_SIZE)
+
+
 def test_a_delta_that_is_nothing_points_nowhere() -> None:
     verdict = judge(policy(min_cosine=-0.1), [update("x", norm=0.0)], HONEST)["x"]
 
