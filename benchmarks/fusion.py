@@ -18,6 +18,7 @@ repetition, one after the other, and the fastest of each counts:
 ``ratio_to_floor`` is fuse / (get + put); ``ratio_to_overlapped_floor`` is fuse / both. Then every
 method of a fusion, in turn as well; ``method_ratio.<name>`` is its time by that of the mean, and
 ``method_cpu_ratio.<name>`` the same of the CPU time of the process, which other work disturbs less.
+``contribution_bytes_ratio.<dtype>`` is what a worker uploads by the size of the base model.
 
     python -m benchmarks.fusion
 """
@@ -36,6 +37,7 @@ import numpy as np
 
 from benchmarks.fusion_parts import (
     MERGEKIT,
+    contribution_sizes,
     fuse,
     fuse_with_mergekit,
     fuse_with_torch,
@@ -166,10 +168,14 @@ def main() -> None:
         store.create_bucket()
         files = upload_models(store, shapes, options.contributions)
         figures = run(files, options.repetitions, methods=not options.no_methods)
+        sizes = measure(contribution_sizes, shapes).result
     print_report(
         "fusion",
         ("numpy", "minio", "torch", "safetensors"),
         **figures,
+        contribution_bytes_ratio={
+            dtype: round(size / sizes["full"], 4) for dtype, size in sizes.items()
+        },
         contributions=options.contributions,
         parameters=sum(int(np.prod(shape)) for shape in shapes.values()),
         repetitions=options.repetitions,

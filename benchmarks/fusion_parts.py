@@ -24,6 +24,7 @@ from coldfusion_queue.store import Store
 
 __all__ = [
     "MERGEKIT",
+    "contribution_sizes",
     "fuse",
     "fuse_with_mergekit",
     "fuse_with_torch",
@@ -189,6 +190,27 @@ def inspect(files: list[FileRecord]) -> None:
     with ThreadPoolExecutor(4) as pool:
         for _ in pool.map(lambda file: look(file, base_norm), files[2:]):
             pass
+
+
+def contribution_sizes(shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
+    """Bytes of what a worker writes for a model of these shapes, by ``contribution_dtype``."""
+    from safetensors.torch import save_file
+    from torch import zeros
+
+    from coldfusion_queue.finetune.files import save_shared
+    from coldfusion_queue.finetune.quantising import save_quantised
+
+    with tempfile.TemporaryDirectory() as name:
+        base_dir, path = Path(name) / "base", Path(name) / "shared"
+        base_dir.mkdir()
+        parameters = {key: zeros(shape) for key, shape in shapes.items()}
+        save_file(parameters, base_dir / "model.safetensors")
+        sizes = {"full": (base_dir / "model.safetensors").stat().st_size}
+        for dtype in ("float32", "bfloat16", "float16"):
+            save_shared(parameters, base_dir, "delta", path, dtype=dtype)
+            sizes[dtype] = path.stat().st_size
+        save_quantised(parameters, base_dir, path)
+        return sizes | {"quantised": path.stat().st_size}
 
 
 def fuse_with_mergekit(files: list[FileRecord]) -> None:

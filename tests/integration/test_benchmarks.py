@@ -54,6 +54,10 @@ def test_the_fusion_is_measured_against_its_floor() -> None:
     assert set(METHODS) < set(report["method_ratio"]) == set(report["method_cpu_ratio"])
     assert all(ratio > 0 for ratio in report["method_ratio"].values())
     assert 0 < report["peak_rss_growth_mb"] < 400
+    ratios = report["contribution_bytes_ratio"]
+    assert ratios["float32"] == pytest.approx(1, abs=0.01)
+    assert ratios["bfloat16"] == ratios["float16"] == pytest.approx(0.5, abs=0.01)
+    assert ratios["quantised"] < 1 / 8
 
 
 @pytest.mark.timeout(300)
