@@ -18,6 +18,7 @@ two that work against all others would else make these look as if they pointed a
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -155,7 +156,7 @@ class _Crowd:
     def _cosine(self, index: int, others: NDArray[np.bool_]) -> float:
         # Of the sum of their unit vectors, all by inner products of each two.
         shares = others.astype(np.float64)
-        length = np.sqrt(max(shares @ self._cosines @ shares, 0.0))
+        length = math.sqrt(max(float(shares @ self._cosines @ shares), 0.0))
         return _bounded(self._cosines[index] @ shares / length) if length else 0.0
 
 
