@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from coldfusion_queue.fusion.faults import ContributionFault
 from coldfusion_queue.fusion.methods import make_method
 from coldfusion_queue.keys import RedisKeys
 from coldfusion_queue.names import new_attempt
+from coldfusion_queue.queue import tasks
 from coldfusion_queue.queue.app import make_app
 from coldfusion_queue.queue.connection import connect_redis
 from coldfusion_queue.queue.lock import single_flight
@@ -385,6 +387,50 @@ def test_a_late_result_is_not_kept(
     late[0].keep(0, 0, late[0].do(late[0].first_step, 0))
 
     assert left_behind(repository) == []
+
+
+# --- the task ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("attempt", ["000001-0123456789abcdef", "gone"])
+def test_a_message_for_a_fusion_that_is_over_is_answered_with_nothing(
+    attempt: str, own_process: None, repository: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        tasks.help_fusion(repository.name, attempt, 0)
+
+    (record,) = [each for each in caplog.records if hasattr(each, "pieces")]
+    assert record.pieces == 0  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("ending", ["contribution", "repository"])
+def test_a_helper_without_what_the_plan_names_leaves_it_to_the_fusions_worker(
+    ending: str,
+    own_process: None,
+    repository: Repository,
+    settings: Settings,
+    client: redis.Redis,
+    contribute: Contribute,
+    run: Callable[[str, Crew], list[FileRecord]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    contribution = contribute("a")
+    said: list[str] = []
+
+    def call(attempt: str, number: int) -> None:
+        key = repository.keys.contribution(contribution.contribution_id)
+        record = repository.store.get(key)
+        repository.store.delete([key])
+        name = repository.name if ending == "contribution" else "nowhere"
+        with caplog.at_level(logging.WARNING):
+            tasks.help_fusion(name, attempt, number)
+        repository.store.create(key, record)
+        said.extend(each.getMessage() for each in caplog.records if "left to" in each.message)
+
+    run("mean", ThreadCrew(client, settings, repository, call))
+
+    assert len(said) == 1
+    assert ("contribution 'a.t00001'" if ending == "contribution" else "nowhere") in said[0]
 
 
 # --- what is left behind ------------------------------------------------------------------------
