@@ -17,7 +17,6 @@ from celery import Celery
 
 from coldfusion_queue.crash_points import CrashPoint, reach
 from coldfusion_queue.errors import BrokerUnavailableError
-from coldfusion_queue.fusion.methods.method import Survey
 from coldfusion_queue.keys import RedisKeys
 from coldfusion_queue.queue.connection import broker_errors
 from coldfusion_queue.queue.lock import single_flight
@@ -106,16 +105,10 @@ def help_with(
     Raises:
         All that ``FusionJob.do`` does; the piece is left to the worker whose fusion it is.
     """
-    step = job.first_step
-    for before in range(number):
-        results = [job.find(before, file) for file in range(job.num_files)]
-        found = [result for result in results if result is not None]
-        if not isinstance(step, Survey) or len(found) < job.num_files:
-            return 0  # it is over
-        step = job.after(step, found)
+    step = job.find_step(number)
     pieces = _Pieces(client, settings, repository, job)
     for file in range(job.num_files):
-        if job.is_over():
+        if step is None or job.is_over():
             break
         pieces.take(number, step, file)
     return pieces.num_done

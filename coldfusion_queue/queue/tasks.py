@@ -20,7 +20,6 @@ from coldfusion_queue.errors import (
     NotFoundError,
     RetryableError,
 )
-from coldfusion_queue.fusion.faults import ContributionFault
 from coldfusion_queue.keys import RedisKeys
 from coldfusion_queue.queue.connection import broker_errors
 from coldfusion_queue.queue.lock import single_flight
@@ -30,7 +29,7 @@ from coldfusion_queue.queue.sharing import help_with
 from coldfusion_queue.queue.turns import TurnDelivery
 from coldfusion_queue.repository import collecting
 from coldfusion_queue.repository.fusing import FusionReport, fuse_once
-from coldfusion_queue.repository.fusion_job import FusionJob
+from coldfusion_queue.repository.fusion_job import ContributionFault, FusionJob
 from coldfusion_queue.repository.repository import Repository
 
 __all__ = ["collect_garbage", "finetune", "fuse", "help_fusion", "reconcile"]

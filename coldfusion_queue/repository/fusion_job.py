@@ -19,14 +19,14 @@ from coldfusion_queue.errors import ColdFusionError, NotFoundError
 from coldfusion_queue.fusion.inputs import FusionInput
 from coldfusion_queue.fusion.methods import make_method
 from coldfusion_queue.fusion.methods.method import Combination, Survey
-from coldfusion_queue.fusion.stream import Fusion
+from coldfusion_queue.fusion.stream import ContributionFault, Fusion
 from coldfusion_queue.records import BaseVersion, FusedFile, FusionPlan
 from coldfusion_queue.repository.momentum import open_state
 from coldfusion_queue.repository.opening import Opener
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings
 
-__all__ = ["Alone", "Crew", "FusionJob", "Step", "run_job"]
+__all__ = ["Alone", "ContributionFault", "Crew", "FusionJob", "Step", "run_job"]
 
 Step = Survey | Combination
 
@@ -131,6 +131,21 @@ class FusionJob:
             ContributionFault: a contribution whose deltas cannot be counted.
         """
         return step.result([_unpacked(result) for result in results])
+
+    def find_step(self, number: int) -> Step | None:
+        """A step by its number, made of the kept results of those before; None if some are gone.
+
+        Raises:
+            ContributionFault: see ``after``.
+        """
+        step = self.first_step
+        for before in range(number):
+            results = [self.find(before, file) for file in range(self.num_files)]
+            found = [result for result in results if result is not None]
+            if not isinstance(step, Survey) or len(found) < self.num_files:
+                return None
+            step = self.after(step, found)
+        return step
 
     def publish_plan(self) -> None:
         """Let other workers do pieces. Idempotent."""
