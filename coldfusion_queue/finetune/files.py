@@ -32,6 +32,20 @@ __all__ = [
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+#: What safetensors calls them.
+_DTYPE_NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
 
 @dataclass(frozen=True)
 class LabelScale:
@@ -94,7 +108,27 @@ def save_shared(
         if before.is_floating_point():
             wanted = _DTYPES[dtype] if form == "delta" else before.dtype
             tensors[name] = _cast(name, value, min(before.dtype, wanted, key=_size))
-    save_file(tensors, path, metadata={"format": "pt"})
+    _save_in_order(tensors, path)
+
+
+def _save_in_order(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write a safetensors file whose data lies in the order given.
+
+    The package would sort it by dtype and name. In the order of the base model's files a fusion
+    reads it from beginning to end, shard by shard.
+    """
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.nbytes
+        place = {"shape": list(tensor.shape), "data_offsets": [start, end]}
+        header[name] = {"dtype": _DTYPE_NAMES[tensor.dtype], **place}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in tensors.values():
+            file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def shared_tensors(

@@ -15,6 +15,11 @@ from coldfusion_queue.fusion.layout import ByteSource, TensorLayout, read_layout
 __all__ = ["ChunkData", "Reader", "SourceReader"]
 
 
+#: What is read at a time where a chunk is put together of several ranges, because that much is in
+#: memory twice for each thread.
+_MAX_COPIED_BYTES = 4 << 20
+
+
 @dataclass(frozen=True)
 class ChunkData:
     """What one file holds for a chunk."""
@@ -167,9 +172,11 @@ class SourceReader:
         if len(plan.ranges) == 1:
             return self._read_range(*plan.ranges[0])
         raw, filled = bytearray(plan.num_bytes), 0
-        for start, end in plan.ranges:
-            raw[filled : filled + end - start] = self._read_range(start, end)
-            filled += end - start
+        for first, end in plan.ranges:
+            for start in range(first, end, _MAX_COPIED_BYTES):
+                part = self._read_range(start, min(start + _MAX_COPIED_BYTES, end))
+                raw[filled : filled + len(part)] = part
+                filled += len(part)
         return raw
 
     def _read_range(self, start: int, end: int) -> bytes:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor
 
@@ -154,3 +155,53 @@ def test_a_tensor_with_two_names_is_written_once_under_the_one_that_the_base_has
     load_model(again, fused_dir / "model.safetensors")
     assert again.output.weight is again.embedding.weight
     assert torch.equal(again.output.weight, before[kept] + load_file(path)[kept])
+
+
+def test_the_data_lies_in_the_order_of_the_base_models_files(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(3)
+    shards = [
+        {"z": torch.randn(3, 5, generator=generator), "ids": torch.arange(3)},
+        {
+            "a": torch.randn(7, generator=generator),
+            "flags": torch.tensor([True, False, True]),
+            "m": torch.randn(2, 2, generator=generator).to(torch.float16),
+            "nothing": torch.zeros(0, 4),
+            "scale": torch.tensor(2.0),
+        },
+    ]
+    order = []
+    for index, tensors in enumerate(shards, 1):
+        path = tmp_path / f"model-0000{index}-of-00002.safetensors"
+        save_file(tensors, path)
+        with safe_open(path, framework="pt") as file:
+            order += file.offset_keys()
+    before = {name: tensor for tensors in shards for name, tensor in tensors.items()}
+    after = {
+        name: tensor.float() + 1 if tensor.is_floating_point() else tensor
+        for name, tensor in before.items()
+    }
+    path = tmp_path / "out" / "shared.safetensors"
+    path.parent.mkdir()
+
+    save_shared(after, tmp_path, "delta", path, dtype="bfloat16")
+
+    with safe_open(path, framework="pt") as file:
+        assert [*file.offset_keys()] == order
+        assert file.metadata() == {"format": "pt"}
+    for name, tensor in load_file(path).items():
+        if not before[name].is_floating_point():
+            assert torch.equal(tensor, before[name])
+            continue
+        assert (tensor.shape, tensor.dtype) == (before[name].shape, torch.bfloat16) or name == "m"
+        assert torch.equal(tensor.float(), torch.ones(before[name].shape))
+
+
+def test_what_is_written_for_one_file_has_the_bytes_of_the_package(tmp_path: Path) -> None:
+    base = base_of(torch.float32)
+    path = tmp_path / "shared.safetensors"
+
+    save_shared(finetuned(base), write_base(tmp_path, base), "delta", path)
+
+    again = tmp_path / "again"
+    save_file(load_file(path), again, metadata={"format": "pt"})
+    assert path.read_bytes() == again.read_bytes()
