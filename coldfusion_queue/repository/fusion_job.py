@@ -84,6 +84,8 @@ class FusionJob:
         if data is None:
             return None
         plan = FusionPlan.from_bytes(data, key)
+        if repository.store.stat(repository.keys.ledger(plan.sequence + 1)) is not None:
+            return None
         newest = repository.ledger.entry(plan.sequence)
         opener = Opener(repository, newest)
         inputs = []
@@ -152,8 +154,10 @@ class FusionJob:
         self._store.create(self._keys.fusion_plan(self.attempt), self.plan.to_bytes())
 
     def is_over(self) -> bool:
-        """Whether nobody wants pieces any more."""
-        return self._store.stat(self._keys.fusion_plan(self.attempt)) is None
+        """Whether nobody wants pieces any more: it ended, or died and another one decided."""
+        is_planned = self._store.stat(self._keys.fusion_plan(self.attempt)) is not None
+        decided = self._keys.ledger(self.plan.sequence + 1)
+        return not is_planned or self._store.stat(decided) is not None
 
     def find(self, number: int, file: int) -> bytes | None:
         """The result of a piece that was kept, if there is one yet."""

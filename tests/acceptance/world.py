@@ -289,8 +289,12 @@ class World:
         }
 
     def is_idle(self) -> bool:
-        """Whether no turn waits, is worked on or is said to be."""
-        return not any(self.queued().values())
+        """Whether no turn waits, is worked on or is said to be, and nobody helps with a fusion."""
+        waiting: list[Any] = self.redis.lrange("fusion", 0, -1)  # type: ignore[assignment]
+        unacknowledged: list[Any] = self.redis.hvals("unacked")  # type: ignore[assignment]
+        messages = [*map(json.loads, waiting), *(json.loads(item)[0] for item in unacknowledged)]
+        tasks = [message["headers"]["task"] for message in messages]
+        return "coldfusion.help_fusion" not in tasks and not any(self.queued().values())
 
     def left_behind(self) -> list[str]:
         """Temporary files and directories of ours; torch makes itself an empty one."""

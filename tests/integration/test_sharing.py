@@ -459,6 +459,13 @@ def test_what_a_fusion_that_died_left_is_found_and_collected(
     install(None)
 
     assert len(left_behind(repository)) == 2
+    (attempt,) = {key.split("/")[-2] for key in left_behind(repository)}
+    job = FusionJob.planned(repository, settings, attempt)
+    assert job is not None
+    assert not job.is_over()
+    change_policy(repository, {"max_wait_seconds": 1})  # another writer decides something
+    assert job.is_over()
+    assert FusionJob.planned(repository, settings, attempt) is None
     assert {item.check for item in audit(settings, repository.name).findings} == set()
     found = audit(settings, repository.name, grace_seconds=0).findings
     assert Check.ORPHANS_FUSION in {item.check for item in found}
