@@ -16,6 +16,7 @@ from torch import Tensor
 
 from coldfusion_queue.errors import IncompatibleModelError, TrainingFailedError
 from coldfusion_queue.finetune.model import SequenceModel
+from coldfusion_queue.fusion.layout import make_header
 
 __all__ = [
     "WORKER",
@@ -117,19 +118,11 @@ def save_shared(
 def _save_in_order(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write a safetensors file whose data lies in the order given.
 
-    The package would sort it by dtype and name. In the order of the base model's files a fusion
-    reads it from beginning to end, shard by shard.
+    In the order of the base model's files a fusion reads it from beginning to end, shard by shard.
     """
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, tensor in tensors.items():
-        start, end = end, end + tensor.nbytes
-        place = {"shape": list(tensor.shape), "data_offsets": [start, end]}
-        header[name] = {"dtype": _DTYPE_NAMES[tensor.dtype], **place}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    places = [(name, _DTYPE_NAMES[tensor.dtype], tensor.shape) for name, tensor in tensors.items()]
     with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(make_header(places, {"format": "pt"}))
         for tensor in tensors.values():
             file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 

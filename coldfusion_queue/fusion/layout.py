@@ -1,4 +1,4 @@
-"""The header of a safetensors file, parsed and checked before anything else is believed of it.
+"""The header of a safetensors file: made, and parsed and checked before the rest is believed.
 
 A file is 8 bytes of header length (little-endian), that many bytes of JSON, then the tensors'
 data without gaps. Nothing here trusts the file: it may be truncated, lie, or be something else.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -18,12 +18,20 @@ from typing import Protocol
 from coldfusion_queue.errors import InvalidTensorFileError
 from coldfusion_queue.fusion.dtypes import DTYPE_BYTES, FLOAT_DTYPES
 
-__all__ = ["MAX_HEADER_BYTES", "ByteSource", "TensorInfo", "TensorLayout", "read_layout"]
+__all__ = [
+    "MAX_HEADER_BYTES",
+    "ByteSource",
+    "TensorInfo",
+    "TensorLayout",
+    "make_header",
+    "read_layout",
+]
 
 #: Largest header that is read; one of a model with 100,000 tensors has about 10 MiB.
 MAX_HEADER_BYTES = 16 << 20
 
 _LENGTH_BYTES = 8
+_ALIGNMENT = 8
 _MAX_DIMENSIONS = 64
 _METADATA = "__metadata__"
 
@@ -90,6 +98,28 @@ class TensorLayout:
     def num_floats(self) -> int:
         """Elements of all float tensors."""
         return sum(self.tensors[name].num_elements for name in self.float_starts)
+
+
+def make_header(
+    tensors: Iterable[tuple[str, str, Sequence[int]]], metadata: Mapping[str, str]
+) -> bytes:
+    """What comes before the data of a file, whose tensors follow each other as they are given.
+
+    The safetensors package would sort them by dtype and name; for tensors in that order the bytes
+    are the package's.
+
+    Args:
+        tensors: name, dtype (a key of ``dtypes.DTYPE_BYTES``) and shape of each.
+        metadata: what the writer notes.
+    """
+    fields: dict[str, object] = {_METADATA: metadata}
+    end = 0
+    for name, dtype, shape in tensors:
+        start, end = end, end + math.prod(shape) * DTYPE_BYTES[dtype]
+        fields[name] = {"dtype": dtype, "shape": [*shape], "data_offsets": [start, end]}
+    text = json.dumps(fields, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    return len(text).to_bytes(_LENGTH_BYTES, "little") + text
 
 
 def read_layout(source: ByteSource) -> TensorLayout:

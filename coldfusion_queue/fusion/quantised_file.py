@@ -7,7 +7,6 @@ model are not in it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ from coldfusion_queue.errors import IncompatibleModelError, InvalidTensorFileErr
 from coldfusion_queue.fusion.chunks import Chunk, Numbers, ReadPlan, Run
 from coldfusion_queue.fusion.dtypes import FLOAT_DTYPES, Floats
 from coldfusion_queue.fusion.faults import attributed
-from coldfusion_queue.fusion.layout import TensorInfo, TensorLayout
+from coldfusion_queue.fusion.layout import TensorInfo, TensorLayout, make_header
 from coldfusion_queue.fusion.quantised import (
     GROUP_BYTES,
     GROUP_ELEMENTS,
@@ -34,16 +33,12 @@ SCHEME = "gaussian-3bit-128/1"
 
 _TENSOR = "groups"
 _METADATA = "quantised"
-_ALIGNMENT = 8
 
 
 def quantised_header(num_elements: int) -> bytes:
     """What comes before the groups of a model with so many float elements."""
     shape = [num_groups(num_elements), GROUP_BYTES]
-    tensor = {"dtype": "U8", "shape": shape, "data_offsets": [0, shape[0] * shape[1]]}
-    text = json.dumps({"__metadata__": {_METADATA: SCHEME}, _TENSOR: tensor}).encode()
-    text += b" " * (-len(text) % _ALIGNMENT)  # as the safetensors package does
-    return len(text).to_bytes(8, "little") + text
+    return make_header([(_TENSOR, "U8", shape)], {_METADATA: SCHEME})
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ class FusionJob:
         """What is read of the contributions."""
         self._store = repository.store
         self._keys = repository.keys
+        self._ledger = repository.ledger
         self._base = base
         self._method = make_method(plan.method, plan.method_options)
         self._fusion = Fusion(
@@ -84,7 +85,7 @@ class FusionJob:
         if data is None:
             return None
         plan = FusionPlan.from_bytes(data, key)
-        if repository.store.stat(repository.keys.ledger(plan.sequence + 1)) is not None:
+        if repository.ledger.exists(plan.sequence + 1):
             return None
         newest = repository.ledger.entry(plan.sequence)
         opener = Opener(repository, newest)
@@ -156,8 +157,7 @@ class FusionJob:
     def is_over(self) -> bool:
         """Whether nobody wants pieces any more: it ended, or died and another one decided."""
         is_planned = self._store.stat(self._keys.fusion_plan(self.attempt)) is not None
-        decided = self._keys.ledger(self.plan.sequence + 1)
-        return not is_planned or self._store.stat(decided) is not None
+        return not is_planned or self._ledger.exists(self.plan.sequence + 1)
 
     def find(self, number: int, file: int) -> bytes | None:
         """The result of a piece that was kept, if there is one yet."""

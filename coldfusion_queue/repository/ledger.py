@@ -49,10 +49,10 @@ class Ledger:
         Raises:
             NotFoundError: the ledger is empty: ``init`` did not finish.
         """
-        if self._hint == 0 and not self._exists(0):
+        if self._hint == 0 and not self.exists(0):
             remedy = "run 'coldfusion init --base MODEL' once"
             raise NotFoundError("repository", self._keys.repository, remedy)
-        self._hint = last_existing(self._exists, self._hint)
+        self._hint = last_existing(self.exists, self._hint)
         return self.entry(self._hint)
 
     def entry(self, sequence: int) -> LedgerEntry:
@@ -63,6 +63,10 @@ class Ledger:
         """
         key = self._keys.ledger(sequence)
         return LedgerEntry.from_bytes(self._store.get(key), key)
+
+    def exists(self, sequence: int) -> bool:
+        """Whether the entry of a sequence number was written."""
+        return self._store.stat(self._keys.ledger(sequence)) is not None
 
     def entries(self, first: int = 0) -> Iterator[LedgerEntry]:
         """All entries from ``first`` to the newest, in order."""
@@ -106,6 +110,3 @@ class Ledger:
         if found.version != version:
             raise NotFoundError("base version", str(version), remedy)
         return found
-
-    def _exists(self, sequence: int) -> bool:
-        return self._store.stat(self._keys.ledger(sequence)) is not None
