@@ -9,13 +9,15 @@ repetition, one after the other, and the fastest of each counts:
     both    these two at the same time, which is what a fusion does
     fuse    the engine, from the store to the store, as contributions are fused that were inspected:
             of the base model the digest is verified, of the others that they are the same objects
-    many    the same with four times as many contributions, for its memory
+    shards  the same with the base model in several files, as a large one is, in one process
+    many    the same as fuse with four times as many contributions, for its memory
     digest  the same as fuse, but all digests are verified
     inspect look all contributions over, as it is done when they arrive
     torch   download, load all, add up, save, upload
     mergekit  download, mergekit's ``linear``, upload; if it is installed, see ``make bench-peers``
 
-``ratio_to_floor`` is fuse / (get + put); ``ratio_to_overlapped_floor`` is fuse / both. Then every
+``ratio_to_floor`` is fuse / (get + put); ``ratio_to_overlapped_floor`` is fuse / both;
+``shards_ratio`` is shards / fuse. Then every
 method of a fusion, in turn as well; ``method_ratio.<name>`` is its time by that of the mean, and
 ``method_cpu_ratio.<name>`` the same of the CPU time of the process, which other work disturbs less.
 ``contribution_bytes_ratio.<dtype>`` is what a worker uploads by the size of the base model.
@@ -47,6 +49,7 @@ from benchmarks.fusion_parts import (
     put_one,
     roberta,
     upload_models,
+    upload_shards,
 )
 from benchmarks.isolated import Measured, measure
 from benchmarks.reporting import print_report
@@ -61,9 +64,12 @@ _MIB = 2**20
 _GETS = [(8 * _MIB, 4), (16 * _MIB, 2), (16 * _MIB, 4), (32 * _MIB, 4)]
 
 
-def run(files: list[FileRecord], repetitions: int, *, methods: bool) -> dict[str, Any]:
+def run(
+    files: list[FileRecord], shards: list[FileRecord], repetitions: int, *, methods: bool
+) -> dict[str, Any]:
     """Measure every part, in turn; report the fastest and all of them."""
-    number = len(files) - 1
+    base, deltas = files[:1], files[1:]
+    number = len(deltas)
     parts: dict[str, list[Measured]] = {}
     by_method: dict[str, list[Measured]] = {}
     best_gets: list[tuple[int, int]] = []
@@ -75,9 +81,10 @@ def run(files: list[FileRecord], repetitions: int, *, methods: bool) -> dict[str
             "get": gets[best_get],
             "put": measure(put_one, files[0].num_bytes),
             "both": measure(get_and_put, files, *best_get),
-            "fuse": measure(fuse, files, number),
-            "many": measure(fuse, files, 4 * number),
-            "digest": measure(fuse, files, number, "mean", False, True),
+            "fuse": measure(fuse, base, deltas, number),
+            "shards": measure(fuse, shards, deltas, number),
+            "many": measure(fuse, base, deltas, 4 * number),
+            "digest": measure(fuse, base, deltas, number, "mean", False, True),
             "inspect": measure(inspect, files),
             "torch": measure(fuse_with_torch, files),
         }
@@ -85,7 +92,7 @@ def run(files: list[FileRecord], repetitions: int, *, methods: bool) -> dict[str
             found["mergekit"] = measure(fuse_with_mergekit, files)
         _add(repetition, parts, found)
         if methods:
-            _add(repetition, by_method, measure_methods(files, number))
+            _add(repetition, by_method, measure_methods(base, deltas))
     return (
         _figures(parts)
         | (_method_figures(by_method) if methods else {})
@@ -93,11 +100,12 @@ def run(files: list[FileRecord], repetitions: int, *, methods: bool) -> dict[str
     )
 
 
-def measure_methods(files: list[FileRecord], number: int) -> dict[str, Measured]:
+def measure_methods(base: list[FileRecord], deltas: list[FileRecord]) -> dict[str, Measured]:
     """A fusion by every method; those that sort, with unequal weights too."""
-    found = {name: measure(fuse, files, number, name) for name in METHODS}
+    number = len(deltas)
+    found = {name: measure(fuse, base, deltas, number, name) for name in METHODS}
     for name in ("median", "trimmed_mean"):
-        found[f"{name}_unequal_weights"] = measure(fuse, files, number, name, True)
+        found[f"{name}_unequal_weights"] = measure(fuse, base, deltas, number, name, True)
     return found
 
 
@@ -137,6 +145,8 @@ def _figures(parts: dict[str, list[Measured]]) -> dict[str, Any]:
         "inspect_ratio_to_get": round(seconds["inspect"] / seconds["get"], 3),
         "ratio_to_overlapped_floor": round(seconds["fuse"] / seconds["both"], 3),
         "peak_rss_growth_mb": round(growth["fuse"] / 1e6),
+        "shards_ratio": round(seconds["shards"] / seconds["fuse"], 3),
+        "shards_peak_rss_growth_mb": round(growth["shards"] / 1e6),
         "peak_rss_growth_mb_many": round(growth["many"] / 1e6),
         "speedup_vs_torch": round(seconds["torch"] / seconds["fuse"], 2),
         "torch_peak_rss_growth_mb": round(growth["torch"] / 1e6),
@@ -157,6 +167,7 @@ def main() -> None:
     """Run and print one line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--contributions", type=int, default=8)
+    parser.add_argument("--shards", type=int, default=5, help="weight files at most")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="a model of 2 M parameters")
     parser.add_argument("--no-methods", action="store_true", help="the mean alone")
@@ -167,7 +178,8 @@ def main() -> None:
         store = Store.open(settings)
         store.create_bucket()
         files = upload_models(store, shapes, options.contributions)
-        figures = run(files, options.repetitions, methods=not options.no_methods)
+        shards = upload_shards(store, shapes, options.shards)
+        figures = run(files, shards, options.repetitions, methods=not options.no_methods)
         sizes = measure(contribution_sizes, shapes).result
     print_report(
         "fusion",
@@ -178,6 +190,7 @@ def main() -> None:
         },
         contributions=options.contributions,
         parameters=sum(int(np.prod(shape)) for shape in shapes.values()),
+        shards=len(shards),
         repetitions=options.repetitions,
         chunk_bytes=settings.fusion_chunk_bytes,
         read_ahead_bytes=settings.fusion_read_ahead_bytes,

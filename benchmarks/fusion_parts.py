@@ -10,13 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from coldfusion_queue.fusion.inspection import inspect_update
 from coldfusion_queue.fusion.methods import make_method
 from coldfusion_queue.fusion.model_reader import ModelFiles
 from coldfusion_queue.fusion.momentum import FusionState
-from coldfusion_queue.fusion.stream import FusionInput, fuse_stream
+from coldfusion_queue.fusion.stream import Fusion, FusionInput
 from coldfusion_queue.records import FileRecord
 from coldfusion_queue.repository.source import ObjectSource
 from coldfusion_queue.settings import load_settings
@@ -34,6 +35,7 @@ __all__ = [
     "put_one",
     "roberta",
     "upload_models",
+    "upload_shards",
 ]
 
 _MIB = 2**20
@@ -67,16 +69,36 @@ def upload_models(
     store: Store, shapes: dict[str, tuple[int, ...]], number: int
 ) -> list[FileRecord]:
     """The base model and ``number`` deltas of distinct random numbers."""
-    files = []
-    for seed in range(number + 1):
-        generator = np.random.default_rng(seed)
-        scale = np.float32(0.001 if seed else 0.05)
-        tensors = {
-            name: generator.standard_normal(shape, np.float32) * scale
-            for name, shape in shapes.items()
-        }
-        files.append(store.put_stream(f"bench/model-{seed}", [save(tensors)]))
-    return files
+    return [
+        store.put_stream(f"bench/model-{seed}", [save(_tensors(shapes, seed))])
+        for seed in range(number + 1)
+    ]
+
+
+def upload_shards(
+    store: Store, shapes: dict[str, tuple[int, ...]], number: int
+) -> list[FileRecord]:
+    """The base model in ``number`` files at most, which follow the order of its one file."""
+    tensors = dict(sorted(_tensors(shapes, 0).items()))
+    shards: list[dict[str, NDArray[np.float32]]] = [{} for _ in range(number)]
+    num_bytes, begin = sum(tensor.nbytes for tensor in tensors.values()), 0
+    for name, tensor in tensors.items():
+        shards[begin * number // num_bytes][name] = tensor
+        begin += tensor.nbytes
+    return [
+        store.put_stream(f"bench/shard-{index}", [save(shard)])
+        for index, shard in enumerate(shards)
+        if shard
+    ]
+
+
+def _tensors(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, NDArray[np.float32]]:
+    """A base model of seed 0, and of every other seed a delta to it."""
+    generator = np.random.default_rng(seed)
+    scale = np.float32(0.001 if seed else 0.05)
+    return {
+        name: generator.standard_normal(shape, np.float32) * scale for name, shape in shapes.items()
+    }
 
 
 def get_all(files: list[FileRecord], part_bytes: int, threads: int) -> None:
@@ -114,7 +136,8 @@ def get_and_put(files: list[FileRecord], part_bytes: int, threads: int) -> None:
 
 
 def fuse(
-    files: list[FileRecord],
+    base: list[FileRecord],
+    deltas: list[FileRecord],
     number: int,
     method: str = "mean",
     is_weighted: bool = False,
@@ -123,7 +146,8 @@ def fuse(
     """The engine, from the store to the store; contributions are used several times if need be.
 
     Args:
-        files: the base model and deltas.
+        base: the files of the base model.
+        deltas: of contributions.
         number: how many contributions are fused.
         method: with the policy's defaults.
         is_weighted: weights as of contributions with a staleness of 0, 1, 2 and so on.
@@ -132,7 +156,6 @@ def fuse(
     settings = load_settings()
     weights = [(1 + index) ** -0.5 if is_weighted else 1.0 for index in range(number)]
     store = Store.open(settings)
-    base, deltas = files[0], files[1:]
     inputs = [
         _input(
             store, f"c{index:03}", deltas[index % len(deltas)], weight / sum(weights), is_digested
@@ -140,27 +163,30 @@ def fuse(
         for index, weight in enumerate(weights)
     ]
     chosen = make_method(method, {})
+    sources = tuple(ObjectSource(store, file) for file in base)
+    fusion = Fusion(
+        ModelFiles(sources, tuple(file.digest for file in base)),
+        inputs,
+        chunk_bytes=settings.fusion_chunk_bytes,
+        read_ahead_bytes=settings.fusion_read_ahead_bytes,
+        threads=settings.fusion_threads,
+        method=chosen,
+    )
+    combination = fusion.combination()
     num_outputs = 1 if chosen.decay is None else 2
-    with (
-        store.open_upload(_STATE, num_at_once=num_outputs) as state,
-        store.open_upload(_OUTPUT, num_at_once=num_outputs) as model,
-    ):
-        # The base model is as long as a state, and to be read a second time.
-        before = FusionState(state.write, ObjectSource(store, base), base.digest)
-        for part in fuse_stream(
-            ObjectSource(store, base),
-            base.digest,
-            inputs,
-            chunk_bytes=settings.fusion_chunk_bytes,
-            read_ahead_bytes=settings.fusion_read_ahead_bytes,
-            threads=settings.fusion_threads,
-            method=chosen,
-            state=None if chosen.decay is None else before,
+    for index, file in enumerate(base):
+        with (
+            store.open_upload(f"{_STATE}-{index}", num_at_once=num_outputs) as state,
+            store.open_upload(f"{_OUTPUT}-{index}", num_at_once=num_outputs) as model,
         ):
-            model.write(part)
-        model.finish()
-        if chosen.decay is not None:
-            state.finish()
+            # The base model is as long as a state, and to be read a second time.
+            before = FusionState(state.write, sources[index], file.digest)
+            last = None if chosen.decay is None else before
+            for part in fusion.fuse(index, last, combination):
+                model.write(part)
+            model.finish()
+            if last is not None:
+                state.finish()
 
 
 def _input(

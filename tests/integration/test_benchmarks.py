@@ -46,10 +46,16 @@ def test_the_fusion_is_measured_against_its_floor() -> None:
 
     assert report["benchmark"] == "fusion"
     assert (report["contributions"], report["repetitions"]) == (3, 1)
-    parts = {"get", "put", "both", "fuse", "many", "digest", "inspect", "torch"}
+    parts = {"get", "put", "both", "fuse", "shards", "many", "digest", "inspect", "torch"}
     assert set(report["seconds"]) - {"mergekit"} == parts
     assert all(seconds > 0 for each in report["seconds"].values() for seconds in each)
-    for ratio in ("ratio_to_floor", "ratio_to_overlapped_floor", "speedup_vs_torch"):
+    assert report["shards"] > 1
+    for ratio in (
+        "shards_ratio",
+        "ratio_to_floor",
+        "ratio_to_overlapped_floor",
+        "speedup_vs_torch",
+    ):
         assert report[ratio] > 0
     assert set(METHODS) < set(report["method_ratio"]) == set(report["method_cpu_ratio"])
     assert all(ratio > 0 for ratio in report["method_ratio"].values())
