@@ -24,6 +24,7 @@ from pathlib import Path
 
 import torch
 
+from coldfusion_queue.cache import LocalCache
 from coldfusion_queue.demo.recipe import HYPERPARAMETERS, data_dir, pretrained_dir
 from coldfusion_queue.evaluation.probe import Embedder, probe_accuracy
 from coldfusion_queue.finetune.pretrained import export_pretrained
@@ -113,7 +114,7 @@ def finetuned_deltas(
     found = {}
     for name in names:
         prepared = _prepared(data or data_dir(), name, cache)
-        request = _request(prepared, base_dir, recipe, turn, (heads or {}).get(name))
+        request = _request(prepared, base_dir, recipe, turn, (heads or {}).get(name), cache)
         directory = cache / "deltas" / f"{name}-{_key(request)}"
         if not directory.is_dir():
             _finetune(request, directory)
@@ -190,6 +191,7 @@ def _request(
     recipe: Hyperparameters,
     turn: int,
     head: Path | None,
+    cache: Path,
 ) -> FinetuneRequest:
     splits = {
         name: SplitRecord(
@@ -209,6 +211,7 @@ def _request(
         base_dir=base_dir,
         dataset=dataset,
         splits={name: split.path for name, split in prepared.splits.items()},
+        cache=LocalCache(cache / "tokens", 1 << 30),
         hyperparameters=recipe,
         turn=turn,
         previous_head=head,

@@ -26,7 +26,8 @@
         ├── BrokerUnavailableError      5   Redis does not answer
         ├── StoreUnavailableError       6   the object store does not answer
         ├── WaitTimeoutError            13  something did not happen in time
-        └── LedgerConflictError         17  another fuser took this sequence number
+        ├── LedgerConflictError         17  another fuser took this sequence number
+        └── DeviceLostError             20  a GPU that is not there, or not any more
 
 The number is the exit code of the command line; codes are listed in ``docs/operations.md`` and
 never reused. Leaves are dataclasses whose fields are positional and become ``args``, because
@@ -45,6 +46,7 @@ __all__ = [
     "AuditFailedError",
     "BrokerUnavailableError",
     "ColdFusionError",
+    "DeviceLostError",
     "DigestMismatchError",
     "DiskFullError",
     "IncompatibleModelError",
@@ -371,3 +373,17 @@ class LedgerConflictError(RetryableError):
     )
 
     sequence: int
+
+
+@dataclass(eq=False)
+class DeviceLostError(RetryableError):
+    """The device to train on is not there, or failed; another worker's may do."""
+
+    exit_code = 20
+    template = (
+        "device {device}: {problem}; check the GPU and its driver on this worker's machine, or set "
+        "COLDFUSION_DEVICE"
+    )
+
+    device: str
+    problem: str

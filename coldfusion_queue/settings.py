@@ -174,7 +174,11 @@ class Settings(BaseSettings):
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of forward and backward passes; parameters stay float32. ``auto`` is bfloat16
-    on CUDA devices that have it and float32 elsewhere."""
+    on GPUs and CPUs that have it and float32 elsewhere."""
+
+    micro_batch_tokens: int | None = Field(None, ge=1)
+    """Tokens of one forward pass, padding included; None is 16,384 on a GPU and 4,096 on a CPU.
+    Out of memory halves it for the rest of the finetune."""
 
     torch_threads: int | None = Field(None, ge=1)
     """CPU threads of one finetune; None leaves torch's default."""

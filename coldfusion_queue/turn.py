@@ -36,7 +36,8 @@ from coldfusion_queue.settings import Settings
 from coldfusion_queue.uploading import Finetuned, upload_and_commit
 
 if TYPE_CHECKING:
-    from coldfusion_queue.finetune.training import FinetuneInterrupted, Progress
+    from coldfusion_queue.finetune.progress import Progress
+    from coldfusion_queue.finetune.training import FinetuneInterrupted
 
 __all__ = ["Phase", "TurnInterrupted", "TurnOutcome", "never_stop", "run_turn"]
 
@@ -209,6 +210,7 @@ class _Turn:
                 base_dir=base_dir,
                 dataset=dataset,
                 splits=splits,
+                cache=cache,
                 hyperparameters=self.submission.hyperparameters,
                 turn=self.number,
                 previous_head=self._previous_head(last),

@@ -92,6 +92,7 @@ def upload_and_commit(repository: Repository, settings: Settings, finetuned: Fin
         head=uploaded[HEAD_FILE],
         num_examples=finetuned.dataset.splits["train"].num_examples,
         metrics=finetuned.files.metrics,
+        environment=finetuned.files.environment,
         created_at=datetime.now(UTC),
         created_by=actor(),
     )

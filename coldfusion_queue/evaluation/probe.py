@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from coldfusion_queue.finetune.batches import TokenizedExamples, micro_batches
+from coldfusion_queue.finetune.batches import micro_batches
 from coldfusion_queue.finetune.model import load_body, load_tokenizer, pool
+from coldfusion_queue.finetune.tokens import tokenize
 from coldfusion_queue.intake.examples import Examples
 
 __all__ = ["Embedder", "probe_accuracy"]
@@ -39,14 +40,13 @@ class Embedder:
     @torch.inference_mode()
     def embed(self, examples: Examples) -> Features:
         """Mean over the tokens of the last hidden states: (N, H) float32."""
-        labels = torch.zeros(len(examples.texts))
-        data = TokenizedExamples(examples, self._tokenizer, self._max_length, labels)
+        data = tokenize(examples, self._tokenizer, self._max_length)
         hidden_size = int(self._body.config.hidden_size)  # type: ignore[union-attr, arg-type]
         features = np.empty((len(data), hidden_size), dtype=np.float32)
         for indices in micro_batches(range(len(data)), data.lengths, _EMBED_TOKENS):
             batch = {name: value.to(self._device) for name, value in data.batch(indices).items()}
             hidden = self._body(**batch).last_hidden_state
-            features[indices] = pool(hidden, batch["attention_mask"], "mean").cpu().numpy()
+            features[indices] = pool(hidden, batch.get("attention_mask"), "mean").cpu().numpy()
         return features
 
 

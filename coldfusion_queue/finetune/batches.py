@@ -1,4 +1,4 @@
-"""Examples as the model sees them: token ids, in batches cut to a budget of tokens."""
+"""Which examples go together: batches of like lengths, cut to a budget of tokens."""
 
 from __future__ import annotations
 
@@ -7,52 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from coldfusion_queue.intake.examples import Examples
-
-__all__ = ["MICRO_BATCH_TOKENS", "TokenizedExamples", "micro_batches", "shuffled_batches"]
-
-#: Tokens, padding included, of one forward pass. RoBERTa-base trains within 8 GB with this.
-MICRO_BATCH_TOKENS = 16_384
+__all__ = ["micro_batches", "shuffled_batches"]
 
 _WINDOW_BATCHES = 50
 
 Lengths = np.ndarray[Any, np.dtype[np.int64]]
-
-
-class TokenizedExamples:
-    """All examples of a split, tokenised once and not padded.
-
-    Args:
-        examples: texts and labels.
-        tokenizer: of the base version.
-        max_length: tokens per example; the rest is cut off.
-        labels: float32 regression targets or int64 class indices, one per example.
-    """
-
-    def __init__(self, examples: Examples, tokenizer: Any, max_length: int, labels: Tensor) -> None:
-        encoded = tokenizer(
-            examples.texts,
-            examples.pairs,
-            truncation=True,
-            max_length=max_length,
-            padding=False,
-            return_attention_mask=False,
-        )
-        self._tokenizer = tokenizer
-        self._columns: dict[str, list[list[int]]] = dict(encoded)
-        self.labels = labels
-        self.lengths: Lengths = np.array([len(ids) for ids in self._columns["input_ids"]])
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """Some examples, padded on the right to the longest of them: (B, L) int64 each."""
-        picked = {name: [rows[index] for index in indices] for name, rows in self._columns.items()}
-        padded = self._tokenizer.pad(picked, padding_side="right", return_tensors="pt")
-        return dict(padded)
 
 
 def shuffled_batches(
@@ -80,9 +40,7 @@ def shuffled_batches(
         yield batches[index]
 
 
-def micro_batches(
-    indices: Sequence[int], lengths: Lengths, budget: int = MICRO_BATCH_TOKENS
-) -> Iterator[list[int]]:
+def micro_batches(indices: Sequence[int], lengths: Lengths, budget: int) -> Iterator[list[int]]:
     """Cut a batch into pieces whose padded size stays within a budget of tokens.
 
     Examples of like length go together, so that little padding is computed.

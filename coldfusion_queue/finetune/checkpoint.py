@@ -11,8 +11,9 @@ A file holds, by the names of the model's parameters and buffers:
 ``random/<device type>``   states of the random generators: ``cpu``, and the device's own
 ========================== ====================================================================
 
-and ``step``, ``num_steps`` and ``seed`` as JSON. The order of the examples is a function of the
-seed, so the step says where in it the training is. Nothing is ever unpickled.
+and ``step``, ``num_steps``, ``seed`` and the ``scores`` of the validations as JSON. The order of
+the examples is a function of the seed, so the step says where in it the training is. Nothing is
+ever unpickled.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ __all__ = ["TrainingState"]
 
 _METADATA = "training"
 _SCALARS = ("step", "num_steps", "seed")
+_SCORES = "scores"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _STEP = "step"
 _REMEDY = "it is of another training; begin the turn from the start"
@@ -51,6 +53,8 @@ class TrainingState:
     """Optimizer steps of the whole training."""
     seed: int
     """Seed of the order of the examples."""
+    scores: list[tuple[int, float]]
+    """Of the validations so far: examples trained on, and the score."""
     step: int = 0
     """Optimizer steps done."""
 
@@ -59,7 +63,7 @@ class TrainingState:
 
         Cost: about 12 bytes for each trainable parameter, on disk; on a GPU also in memory.
         """
-        scalars = {name: getattr(self, name) for name in _SCALARS}
+        scalars = {name: getattr(self, name) for name in (*_SCALARS, _SCORES)}
         tensors = {name: value.cpu().contiguous() for name, value in self._tensors().items()}
         partial = path.with_name(f".{path.name}.partial")
         save_file(tensors, partial, metadata={_METADATA: json.dumps(scalars, sort_keys=True)})
@@ -75,11 +79,12 @@ class TrainingState:
             InvalidTensorFileError: it is no such file.
             IncompatibleModelError: it is of another model or another training.
         """
-        scalars, tensors = _read(path)
+        scalars, scores, tensors = _read(path)
         self._check_scalars(path.name, scalars)
         self._check_tensors(path.name, tensors)
         self._set_random(path.name, tensors)
         self.step = scalars["step"]
+        self.scores[:] = scores
         self.epoch_loss.copy_(tensors["epoch_loss"])
         with torch.no_grad():
             for name, value in self._changing():
@@ -178,30 +183,44 @@ class _Generator:
     set: Callable[[Tensor], None]
 
 
-def _read(path: Path) -> tuple[dict[str, int], dict[str, Tensor]]:
+def _read(path: Path) -> tuple[dict[str, int], list[tuple[int, float]], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_METADATA, "")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise InvalidTensorFileError(path.name, str(error)) from error
-    return _scalars(path.name, text), tensors
+    found = _json_object(path.name, text)
+    scores = _scores(path.name, found.pop(_SCORES, None))
+    return _scalars(path.name, found), scores, tensors
 
 
-def _scalars(name: str, text: str) -> dict[str, int]:
+def _json_object(name: str, text: str) -> dict[str, object]:
     try:
-        scalars = json.loads(text)
-    except ValueError as error:
-        problem = f"its metadata {_METADATA!r} is missing or not JSON"
-        raise InvalidTensorFileError(name, problem) from error
-    if (
-        not isinstance(scalars, dict)
-        or scalars.keys() != set(_SCALARS)
-        or not all(type(value) is int for value in scalars.values())
-    ):
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        problem = f"its metadata {_METADATA!r} is missing or no object of JSON"
+        raise InvalidTensorFileError(name, problem)
+    return found
+
+
+def _scalars(name: str, found: Mapping[str, object]) -> dict[str, int]:
+    scalars = {key: value for key, value in found.items() if type(value) is int}
+    if scalars.keys() != found.keys() or scalars.keys() != set(_SCALARS):
         problem = f"its metadata {_METADATA!r} does not hold the numbers {', '.join(_SCALARS)}"
         raise InvalidTensorFileError(name, problem)
     return scalars
+
+
+def _scores(name: str, found: object) -> list[tuple[int, float]]:
+    if not isinstance(found, list) or not all(
+        isinstance(item, list) and [type(value) for value in item] == [int, float] for item in found
+    ):
+        problem = f"its {_SCORES} are no list of numbers of examples and scores"
+        raise InvalidTensorFileError(name, problem)
+    return [(examples, score) for examples, score in found]
 
 
 def _form(tensor: Tensor) -> str:

@@ -46,12 +46,12 @@ def load_tokenizer(directory: Path) -> Any:
     return tokenizer
 
 
-def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
+def pool(hidden: Tensor, mask: Tensor | None, pooling: Pooling) -> Tensor:
     """Reduce the tokens of each example to one vector.
 
     Args:
         hidden: (B, L, H) last hidden states.
-        mask: (B, L) 1 for tokens, 0 for padding on the right.
+        mask: (B, L) 1 for tokens, 0 for padding on the right; None if there is no padding.
         pooling: the mean over tokens, or the hidden state of the first or last one.
 
     Returns:
@@ -59,6 +59,8 @@ def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
     """
     if pooling == "first":
         return hidden[:, 0]
+    if mask is None:
+        return hidden[:, -1] if pooling == "last" else hidden.mean(dim=1)
     if pooling == "last":
         last = mask.sum(dim=1).clamp(min=1) - 1
         return hidden[torch.arange(len(hidden), device=hidden.device), last]
@@ -90,12 +92,12 @@ class SequenceModel(nn.Module):
         """Outputs of a batch of token ids.
 
         Args:
-            batch: what the tokenizer gives: (B, L) ``input_ids``, ``attention_mask``, ...
+            batch: what ``TokenizedExamples.batch`` gives: (B, L) ``input_ids`` and others.
 
         Returns:
             (B, num_outputs) float32
         """
         hidden = self.body(**batch).last_hidden_state
-        pooled = pool(hidden, batch["attention_mask"], self.pooling)
+        pooled = pool(hidden, batch.get("attention_mask"), self.pooling)
         outputs: Tensor = self.head(self.dropout(pooled)).float()
         return outputs

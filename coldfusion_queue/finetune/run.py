@@ -4,32 +4,39 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from scipy.stats import spearmanr
-from torch import Tensor
 
-from coldfusion_queue.finetune.batches import TokenizedExamples
+from coldfusion_queue.cache import LocalCache
+from coldfusion_queue.errors import DeviceLostError
+from coldfusion_queue.finetune.attention import use_fast_attention
+from coldfusion_queue.finetune.data import FinetuneData, Splits, load_data
 from coldfusion_queue.finetune.device import pick_device
-from coldfusion_queue.finetune.files import LabelScale, load_head, save_head, save_shared
-from coldfusion_queue.finetune.model import SequenceModel, load_body, load_tokenizer
+from coldfusion_queue.finetune.dropout import use_fast_dropout
+from coldfusion_queue.finetune.embedding import shrink_embedding
+from coldfusion_queue.finetune.environment import describe_environment
+from coldfusion_queue.finetune.files import load_head, save_head, save_shared
+from coldfusion_queue.finetune.model import SequenceModel, load_body
+from coldfusion_queue.finetune.optimizer import shrinkage
+from coldfusion_queue.finetune.passes import Passes
+from coldfusion_queue.finetune.progress import Progress
 from coldfusion_queue.finetune.quantising import save_quantised
+from coldfusion_queue.finetune.scoring import score
 from coldfusion_queue.finetune.training import (
     Checkpointing,
-    Progress,
     TrainingOptions,
-    predict,
+    TrainingOutcome,
     train,
 )
-from coldfusion_queue.intake.examples import Examples, load_examples
 from coldfusion_queue.records import (
     ContributionForm,
     DatasetRecord,
     Hyperparameters,
-    Objective,
+    Metric,
 )
 from coldfusion_queue.settings import ContributionDtype, Settings
 
@@ -45,6 +52,8 @@ class FinetuneRequest:
     dataset: DatasetRecord
     splits: Mapping[str, Path]
     """Parquet file of each split."""
+    cache: LocalCache
+    """Where tokenised splits are kept for the next turn."""
     hyperparameters: Hyperparameters
     turn: int
     previous_head: Path | None
@@ -73,6 +82,8 @@ class FinetuneResult:
     """What quantising cut off; None if there is nothing to keep."""
     head: Path
     metrics: Mapping[str, float]
+    environment: Mapping[str, str]
+    """Versions and hardware, to repeat it with."""
 
 
 def finetune(
@@ -94,39 +105,19 @@ def finetune(
 
     Raises:
         FinetuneInterrupted: it was told to stop; the checkpoint is in ``work_dir``.
-        TrainingFailedError: loss or parameters are not finite, or the device is not there.
+        TrainingFailedError: loss or parameters are not finite, or memory holds not one example.
+        DeviceLostError: the device is not there, or failed.
         InvalidTensorFileError: the checkpoint is no such file.
         IncompatibleModelError: see ``files.save_shared``; or the checkpoint is of another turn.
     """
     if settings.torch_threads is not None:
         torch.set_num_threads(settings.torch_threads)
-    seed = _seed(request)
-    torch.manual_seed(seed)
     options = _options(settings)
-    model = _build(request).to(options.device)
-    data, scale = _training_data(request, seed)
-    # Building the model drew random numbers: a checkpoint's generators are set after it.
-    saved = work_dir / "checkpoint.safetensors"
-    checkpointing = Checkpointing(request.checkpoint, saved, request.should_stop)
-    loss = train(model, data, request.hyperparameters, options, seed, report, checkpointing)
-    metrics = {"train_loss": loss, **_validate(model, request, scale, options)}
-    head = work_dir / "head.safetensors"
-    save_head(model, request.dataset.labels, scale, head)
-    shared = work_dir / "shared.safetensors"
-    parameters = model.body.state_dict()
-    if request.dtype != "quantised":
-        save_shared(parameters, request.base_dir, request.form, shared, dtype=request.dtype)
-        return FinetuneResult(shared, request.form, None, head, metrics)
-    last, residual = request.last_residual, work_dir / "residual"
-    kept = residual if request.keeps_residual else None
-    save_quantised(parameters, request.base_dir, shared, last_residual=last, residual=kept)
-    return FinetuneResult(shared, "quantised", kept, head, metrics)
-
-
-def _seed(request: FinetuneRequest) -> int:
-    """One seed from the submission's, the dataset and the turn, so that turns differ."""
-    text = f"{request.hyperparameters.seed}/{request.dataset.dataset_id}/{request.turn}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
+    try:
+        with ExitStack() as opened:
+            return _Finetune(request, options, work_dir, opened).run(report)
+    except torch.AcceleratorError as error:
+        raise DeviceLostError(str(options.device), str(error).splitlines()[0]) from error
 
 
 def _options(settings: Settings) -> TrainingOptions:
@@ -135,64 +126,102 @@ def _options(settings: Settings) -> TrainingOptions:
         precision=settings.precision,
         duty_cycle=settings.duty_cycle,
         progress_interval_seconds=settings.progress_interval_seconds,
+        token_budget=settings.micro_batch_tokens,
     )
 
 
-def _build(request: FinetuneRequest) -> SequenceModel:
-    num_outputs = len(request.dataset.labels) or 1
-    hyperparameters = request.hyperparameters
-    model = SequenceModel(
-        load_body(request.base_dir), num_outputs, hyperparameters.pooling, hyperparameters.dropout
-    )
-    if request.previous_head is not None:
-        load_head(model, request.previous_head)
-    if hyperparameters.freeze_embeddings:
-        model.body.get_input_embeddings().requires_grad_(False)  # type: ignore[operator]
-    return model
+class _Finetune:
+    """The parts of one finetune; see ``finetune``."""
+
+    def __init__(
+        self, request: FinetuneRequest, options: TrainingOptions, work_dir: Path, opened: ExitStack
+    ) -> None:
+        self._request = request
+        self._options = options
+        self._work_dir = work_dir
+        self._seed = _seed(request)
+        torch.manual_seed(self._seed)
+        self._model = self._build()
+        splits = Splits(request.dataset, request.splits, request.cache)
+        self._data: FinetuneData = load_data(
+            splits, request.base_dir, request.hyperparameters, self._seed, opened
+        )
+
+    def run(self, report: Callable[[Progress], None]) -> FinetuneResult:
+        """Train, and write what is to be contributed."""
+        whole = shrink_embedding(self._model.body, self._data.token_ids())
+        outcome = self._train(report)
+        if whole is not None:
+            steps = outcome.num_steps, outcome.num_steps_done
+            whole.restore(shrinkage(self._request.hyperparameters, *steps))
+        head = self._work_dir / "head.safetensors"
+        save_head(self._model, self._request.dataset.labels, self._data.scale, head)
+        shared, form, residual = self._save_shared()
+        environment = describe_environment(self._options.device, self._options.precision)
+        return FinetuneResult(shared, form, residual, head, self._metrics(outcome), environment)
+
+    def _build(self) -> SequenceModel:
+        request, hyperparameters = self._request, self._request.hyperparameters
+        num_outputs = len(request.dataset.labels) or 1
+        body = load_body(request.base_dir)
+        model = SequenceModel(body, num_outputs, hyperparameters.pooling, hyperparameters.dropout)
+        if request.previous_head is not None:
+            load_head(model, request.previous_head)
+        if hyperparameters.freeze_embeddings:
+            body.get_input_embeddings().requires_grad_(False)  # type: ignore[operator]
+        use_fast_attention(body)
+        if self._options.device.type == "cpu":
+            use_fast_dropout(model)
+        return model.to(self._options.device)
+
+    def _train(self, report: Callable[[Progress], None]) -> TrainingOutcome:
+        request = self._request
+        saved = self._work_dir / "checkpoint.safetensors"
+        return train(
+            self._model,
+            self._data.train,
+            request.hyperparameters,
+            self._options,
+            self._seed,
+            report,
+            Checkpointing(request.checkpoint, saved, request.should_stop),
+            None if self._data.development is None else self._score,
+        )
+
+    def _score(self, passes: Passes) -> float:
+        """Score of the development split, by the task's metric."""
+        development = self._data.development
+        assert development is not None  # noqa: S101 - it is only asked for if there is one
+        return score(passes.predict(development), development.labels, self._metric)
+
+    @property
+    def _metric(self) -> Metric:
+        return self._request.hyperparameters.metric_of(self._request.dataset.objective)
+
+    def _metrics(self, outcome: TrainingOutcome) -> dict[str, float]:
+        metrics = {
+            "train_loss": outcome.loss,
+            "num_steps": float(outcome.num_steps_done),
+            "stopped_early": float(outcome.num_steps_done < outcome.num_steps),
+        }
+        if outcome.score is not None:
+            metrics[f"validation_{self._metric}"] = outcome.score
+        return metrics
+
+    def _save_shared(self) -> tuple[Path, ContributionForm, Path | None]:
+        """Write the shared parameters: the file, what it is, and what quantising cut off."""
+        request, shared = self._request, self._work_dir / "shared.safetensors"
+        parameters = self._model.body.state_dict()
+        if request.dtype != "quantised":
+            save_shared(parameters, request.base_dir, request.form, shared, dtype=request.dtype)
+            return shared, request.form, None
+        last, residual = request.last_residual, self._work_dir / "residual"
+        kept = residual if request.keeps_residual else None
+        save_quantised(parameters, request.base_dir, shared, last_residual=last, residual=kept)
+        return shared, "quantised", kept
 
 
-def _training_data(request: FinetuneRequest, seed: int) -> tuple[TokenizedExamples, LabelScale]:
-    examples = load_examples(request.splits["train"])
-    scale = LabelScale()
-    if request.dataset.objective is Objective.REGRESSION:
-        raw = torch.tensor(examples.labels, dtype=torch.float64)
-        scale = LabelScale(float(raw.mean()), float(raw.std(unbiased=False)) or 1.0)
-    limit = request.hyperparameters.max_examples
-    if limit is not None and limit < len(examples.texts):
-        generator = torch.Generator().manual_seed(seed)
-        picked = torch.randperm(len(examples.texts), generator=generator)[:limit].tolist()
-        examples = examples.subset(picked)
-    return _tokenized(request, examples, scale), scale
-
-
-def _tokenized(
-    request: FinetuneRequest, examples: Examples, scale: LabelScale
-) -> TokenizedExamples:
-    tokenizer = load_tokenizer(request.base_dir)
-    limit = min(request.hyperparameters.max_length, int(tokenizer.model_max_length))
-    return TokenizedExamples(examples, tokenizer, limit, _targets(request, examples, scale))
-
-
-def _targets(request: FinetuneRequest, examples: Examples, scale: LabelScale) -> Tensor:
-    if request.dataset.objective is Objective.CLASSIFICATION:
-        return torch.tensor(examples.labels, dtype=torch.int64)
-    raw = torch.tensor(examples.labels, dtype=torch.float64)
-    return ((raw - scale.mean) / scale.deviation).float()
-
-
-def _validate(
-    model: SequenceModel, request: FinetuneRequest, scale: LabelScale, options: TrainingOptions
-) -> dict[str, float]:
-    """Accuracy or Spearman correlation on the validation split, if the dataset has one."""
-    if "validation" not in request.splits:
-        return {}
-    data = _tokenized(request, load_examples(request.splits["validation"]), scale)
-    outputs = predict(model, data, options)
-    if request.dataset.objective is Objective.CLASSIFICATION:
-        hits = (outputs.argmax(dim=1) == data.labels).float().mean()
-        return {"validation_accuracy": float(hits)}
-    predicted = outputs.squeeze(-1).numpy()
-    if predicted.min() == predicted.max():
-        return {}  # a constant correlates with nothing
-    correlation = spearmanr(predicted, data.labels.numpy()).statistic
-    return {"validation_spearman": float(correlation)}
+def _seed(request: FinetuneRequest) -> int:
+    """One seed from the submission's, the dataset and the turn, so that turns differ."""
+    text = f"{request.hyperparameters.seed}/{request.dataset.dataset_id}/{request.turn}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])

@@ -2,43 +2,32 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from coldfusion_queue.errors import TrainingFailedError
-from coldfusion_queue.finetune.batches import TokenizedExamples, micro_batches, shuffled_batches
+from coldfusion_queue.finetune.batches import shuffled_batches
 from coldfusion_queue.finetune.checkpoint import TrainingState
-from coldfusion_queue.finetune.device import autocast
+from coldfusion_queue.finetune.early_stopping import EarlyStopping
 from coldfusion_queue.finetune.model import SequenceModel
+from coldfusion_queue.finetune.optimizer import make_optimizer, make_schedule
+from coldfusion_queue.finetune.passes import Passes
+from coldfusion_queue.finetune.progress import Meter, Progress
+from coldfusion_queue.finetune.tokens import TokenizedExamples
 from coldfusion_queue.records import Hyperparameters
 
 __all__ = [
     "Checkpointing",
     "FinetuneInterrupted",
-    "Progress",
     "TrainingOptions",
-    "predict",
+    "TrainingOutcome",
     "train",
 ]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a training is."""
-
-    step: int
-    num_steps: int
-    num_examples: int
-    """Examples trained on so far, all epochs counted."""
-    loss: float
-    """Mean loss since the last report."""
-    examples_per_second: float
 
 
 @dataclass(frozen=True)
@@ -49,6 +38,22 @@ class TrainingOptions:
     precision: str = "auto"
     duty_cycle: float = 1.0
     progress_interval_seconds: float = 1.0
+    token_budget: int | None = None
+    """Tokens of one forward pass, padding included; None takes the device's default."""
+
+
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """How a training ended."""
+
+    loss: float
+    """Mean loss over the last epoch's examples."""
+    num_steps: int
+    """Optimizer steps of the whole training."""
+    num_steps_done: int
+    """Fewer if it was stopped early."""
+    score: float | None
+    """Of the development split at the end; None if there is none."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +95,13 @@ def train(
     seed: int,
     report: Callable[[Progress], None],
     checkpointing: Checkpointing,
-) -> float:
-    """Train in place: AdamW with linear warm-up and decay.
+    validate: Callable[[Passes], float] | None = None,
+) -> TrainingOutcome:
+    """Train in place: AdamW with linear warm-up and decay, stopped early if that pays.
 
-    The device is asked for a number only when progress is reported, not at every step. A training
-    that was interrupted and goes on ends as if it had not been: on one machine's CPU, with as many
-    threads, in the same bits.
+    The device is asked for a number only when progress is reported and at a validation, not at
+    every step. A training that was interrupted and goes on ends as if it had not been: on one
+    machine's CPU, with as many threads, in the same bits.
 
     Args:
         model: on the device of ``options``.
@@ -106,50 +112,31 @@ def train(
         report: called about every ``progress_interval_seconds`` and once at the end; what it
             raises ends the training.
         checkpointing: where to begin and when to stop.
-
-    Returns:
-        Mean loss over the last epoch.
+        validate: scores the model, more is better; None never stops early.
 
     Raises:
         FinetuneInterrupted: it was told to stop before the last step; the state is saved.
-        TrainingFailedError: the loss is NaN or infinite.
+        TrainingFailedError: the loss is NaN or infinite, or memory holds not even one example.
         InvalidTensorFileError: ``start`` is no state of a training.
         IncompatibleModelError: ``start`` is the state of another training.
 
     Source: Don-Yehiya et al. 2023, appendix B.
     """
-    steps_per_epoch = -(-len(data) // hyperparameters.batch_size)
-    num_steps = steps_per_epoch * hyperparameters.epochs
-    epoch_loss = torch.zeros((), device=options.device)
-    optimizer = _optimizer(model, hyperparameters, options.device)
-    state = TrainingState(model, optimizer, epoch_loss, num_steps, seed)
-    if checkpointing.start is not None:
-        state.load(checkpointing.start)
-    first = state.step
-    schedule = _schedule(optimizer, hyperparameters, num_steps, first)
-    meter = _Meter(options, num_steps, report)
+    training = _Training(model, data, hyperparameters, options, seed, report, validate)
+    first = training.resume(checkpointing.start)
     model.train()
     for position, indices in enumerate(_batches(data, hyperparameters, seed)):
         if position < first:
-            meter.skip(len(indices))
+            training.skip(indices)
             continue
         started = time.monotonic()
-        if position % steps_per_epoch == 0:
-            epoch_loss.zero_()
-        loss = _step(model, data, indices, options)
-        nn.utils.clip_grad_norm_(model.parameters(), hyperparameters.max_grad_norm)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad(set_to_none=True)
-        epoch_loss += loss * len(indices)
-        state.step += 1
-        meter.count(len(indices), loss, is_last=state.step == num_steps)
-        if state.step < num_steps and checkpointing.should_stop():
-            meter.check()
-            state.save(checkpointing.path)
-            raise FinetuneInterrupted(checkpointing.path, state.step, num_steps)
+        training.step(indices)
+        if training.is_over():
+            break
+        if checkpointing.should_stop():
+            training.interrupt(checkpointing.path)
         _rest(started, options)
-    return float(epoch_loss / len(data))
+    return training.outcome()
 
 
 def _batches(
@@ -161,133 +148,110 @@ def _batches(
         yield from shuffled_batches(data.lengths, hyperparameters.batch_size, generator)
 
 
-@torch.inference_mode()
-def predict(model: SequenceModel, data: TokenizedExamples, options: TrainingOptions) -> Tensor:
-    """Outputs for all examples: (N, num_outputs) float32 on the CPU."""
-    model.eval()
-    outputs = torch.empty(len(data), model.head.out_features)
-    for indices in micro_batches(range(len(data)), data.lengths):
-        batch = _to(data.batch(indices), options.device)
-        with autocast(options.device, options.precision):
-            outputs[indices] = model(batch).float().cpu()
-    return outputs
-
-
-def _optimizer(
-    model: SequenceModel, hyperparameters: Hyperparameters, device: torch.device
-) -> torch.optim.Optimizer:
-    # As usual for transformers, biases and norms (vectors) do not decay.
-    rate, decay = hyperparameters.learning_rate, hyperparameters.weight_decay
-    groups = [
-        {"params": list(chosen), "lr": rate * factor, "weight_decay": decay if matrices else 0.0}
-        for part, factor in (
-            (model.body, 1.0),
-            (model.head, hyperparameters.head_learning_rate_factor),
-        )
-        for matrices in (True, False)
-        if (
-            chosen := [
-                p for p in part.parameters() if p.requires_grad and (p.dim() > 1) == matrices
-            ]
-        )
-    ]
-    # The fused kernel exists for these; it takes a third off a step on a CPU.
-    fused = device.type in {"cuda", "cpu"}
-    return torch.optim.AdamW(groups, lr=rate, fused=fused)
-
-
-def _schedule(
-    optimizer: torch.optim.Optimizer, hyperparameters: Hyperparameters, num_steps: int, step: int
-) -> torch.optim.lr_scheduler.LambdaLR:
-    """The schedule of the learning rate, with ``step`` steps done."""
-    warmup = int(num_steps * hyperparameters.warmup_fraction)
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return max(0.0, (num_steps - step) / max(1, num_steps - warmup))
-
-    for group in optimizer.param_groups:
-        group["initial_lr"] = group["lr"]
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor, last_epoch=step - 1)
-
-
-def _step(
-    model: SequenceModel, data: TokenizedExamples, indices: list[int], options: TrainingOptions
-) -> Tensor:
-    """Gradients of one batch, accumulated over its pieces; returns its mean loss, detached."""
-    total = torch.zeros((), device=options.device)
-    for piece in micro_batches(indices, data.lengths):
-        batch = _to(data.batch(piece), options.device)
-        labels = data.labels[piece].to(options.device, non_blocking=True)
-        with autocast(options.device, options.precision):
-            outputs = model(batch)
-        loss = _loss_sum(outputs, labels) / len(indices)
-        loss.backward()  # type: ignore[no-untyped-call]
-        total += loss.detach()
-    return total
-
-
-def _loss_sum(outputs: Tensor, labels: Tensor) -> Tensor:
-    if labels.dtype == torch.int64:
-        return nn.functional.cross_entropy(outputs, labels, reduction="sum")
-    return nn.functional.mse_loss(outputs.squeeze(-1), labels, reduction="sum")
-
-
-def _to(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
-
-
 def _rest(started: float, options: TrainingOptions) -> None:
     if options.duty_cycle < 1:
         worked = time.monotonic() - started
         time.sleep(worked * (1 / options.duty_cycle - 1))
 
 
-class _Meter:
-    """Counts steps and reports at intervals."""
+class _Training:
+    """The parts of a training; see ``train`` for the arguments."""
 
     def __init__(
-        self, options: TrainingOptions, num_steps: int, report: Callable[[Progress], None]
+        self,
+        model: SequenceModel,
+        data: TokenizedExamples,
+        hyperparameters: Hyperparameters,
+        options: TrainingOptions,
+        seed: int,
+        report: Callable[[Progress], None],
+        validate: Callable[[Passes], float] | None,
     ) -> None:
-        self._options = options
-        self._num_steps = num_steps
-        self._report = report
-        self._loss = torch.zeros((), device=options.device)
-        self._last = time.monotonic()
-        self._examples_then = 0
-        self._steps_then = 0
-        self._examples = 0
-        self.step = 0
+        self._model = model
+        self._data = data
+        self._hyperparameters = hyperparameters
+        self._validate = validate
+        self._steps_per_epoch = -(-len(data) // hyperparameters.batch_size)
+        self._num_steps = self._steps_per_epoch * hyperparameters.epochs
+        self._stopping = EarlyStopping(
+            hyperparameters.min_gain,
+            hyperparameters.patience_examples,
+            hyperparameters.validate_every_examples,
+        )
+        self._passes = Passes(model, options.device, options.precision, options.token_budget)
+        self._optimizer = make_optimizer(model, hyperparameters, options.device)
+        self._epoch_loss = torch.zeros((), device=options.device)
+        self._epoch_examples = 0
+        self._state = TrainingState(
+            model, self._optimizer, self._epoch_loss, self._num_steps, seed, self._stopping.scores
+        )
+        self._meter = Meter(
+            options.device, options.progress_interval_seconds, self._num_steps, report
+        )
+        self._is_early = False
 
-    def skip(self, num_examples: int) -> None:
-        """Count a step that an earlier training did."""
-        self.step = self._steps_then = self.step + 1
-        self._examples = self._examples_then = self._examples + num_examples
+    def resume(self, start: Path | None) -> int:
+        """Take over the state of an earlier training; returns the steps that it did."""
+        if start is not None:
+            self._state.load(start)
+        self._schedule = make_schedule(
+            self._optimizer, self._hyperparameters, self._num_steps, self._state.step
+        )
+        return self._state.step
 
-    def count(self, num_examples: int, loss: Tensor, *, is_last: bool) -> None:
-        self.step += 1
-        self._examples += num_examples
-        self._loss += loss
-        now = time.monotonic()
-        if is_last or now - self._last >= self._options.progress_interval_seconds:
-            self._send(now)
+    def skip(self, indices: list[int]) -> None:
+        """Pass over a batch that the earlier training did."""
+        self._begin_epoch_at(self._meter.step)
+        self._epoch_examples += len(indices)
+        self._meter.skip(len(indices))
 
-    def check(self) -> float:
-        """Mean loss since the last report, or 0 if there was no step; it has to be finite."""
-        loss = float(self._loss) / max(1, self.step - self._steps_then)
-        if not math.isfinite(loss):
-            raise TrainingFailedError(
-                "this finetune",
-                f"the loss is {loss} at step {self.step} of {self._num_steps}",
-                "lower learning_rate with --set and submit again",
-            )
-        return loss
+    def step(self, indices: list[int]) -> None:
+        """One optimizer step, and what is due after it."""
+        if self._begin_epoch_at(self._state.step):
+            self._epoch_loss.zero_()
+        loss = self._passes.gradients(self._data, indices)
+        nn.utils.clip_grad_norm_(self._model.parameters(), self._hyperparameters.max_grad_norm)
+        self._optimizer.step()
+        self._schedule.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._epoch_loss += loss * len(indices)
+        self._epoch_examples += len(indices)
+        self._state.step += 1
+        before = self._meter.examples
+        self._meter.count(len(indices), int(self._data.lengths[indices].sum()), loss)
+        self._stop_early(before)
+        self._meter.tell(is_last=self.is_over())
 
-    def _send(self, now: float) -> None:
-        loss = self.check()
-        seconds = max(now - self._last, 1e-6)
-        rate = (self._examples - self._examples_then) / seconds
-        self._report(Progress(self.step, self._num_steps, self._examples, loss, rate))
-        self._loss.zero_()
-        self._last, self._examples_then, self._steps_then = now, self._examples, self.step
+    def is_over(self) -> bool:
+        """Whether no step is left to do."""
+        return self._is_early or self._state.step == self._num_steps
+
+    def interrupt(self, path: Path) -> NoReturn:
+        """Save the state and end."""
+        self._meter.check()
+        self._state.save(path)
+        raise FinetuneInterrupted(path, self._state.step, self._num_steps)
+
+    def outcome(self) -> TrainingOutcome:
+        """What there is to tell once it is over, with a last validation."""
+        loss = float(self._epoch_loss / self._epoch_examples)
+        score = None if self._validate is None else self._validate(self._passes)
+        return TrainingOutcome(loss, self._num_steps, self._state.step, score)
+
+    def _begin_epoch_at(self, step: int) -> bool:
+        is_first = step % self._steps_per_epoch == 0
+        if is_first:
+            self._epoch_examples = 0
+        return is_first
+
+    def _stop_early(self, examples_before: int) -> None:
+        total, examples = len(self._data) * self._hyperparameters.epochs, self._meter.examples
+        if (
+            self._validate is None
+            or not self._stopping.can_matter(total)
+            or not self._stopping.is_due(examples_before, examples)
+            or self.is_over()
+        ):
+            return
+        self._stopping.scores.append((examples, self._validate(self._passes)))
+        self._is_early = self._stopping.should_stop()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,9 @@ from coldfusion_queue.errors import InvalidRecordError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Examples", "load_examples"]
+__all__ = ["Examples", "load_examples", "read_examples"]
+
+_BATCH_ROWS = 10_000
 
 
 @dataclass(frozen=True)
@@ -42,19 +44,34 @@ def load_examples(path: Path) -> Examples:
     Raises:
         InvalidRecordError: the file is no such split.
     """
+    batches = list(read_examples(path))
+    pairs = [batch.pairs for batch in batches if batch.pairs is not None]
+    return Examples(
+        [text for batch in batches for text in batch.texts],
+        [text for batch in pairs for text in batch] if pairs else None,
+        [label for batch in batches for label in batch.labels],
+    )
+
+
+def read_examples(path: Path) -> Iterator[Examples]:
+    """Read a split in canonical form, some thousand examples at a time.
+
+    Raises:
+        InvalidRecordError: the file is no such split.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as file:
             _check_schema(file.schema_arrow, path)
-            table = file.read()
+            for batch in file.iter_batches(_BATCH_ROWS):
+                values: dict[str, list[Any]] = batch.to_pydict()
+                yield Examples(values["text"], values.get("text_pair"), values["label"])
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise InvalidRecordError(str(path), "dataset split", "damaged Parquet file") from error
-    values: dict[str, list[Any]] = table.to_pydict()
-    return Examples(values["text"], values.get("text_pair"), values["label"])
 
 
 def _check_schema(found: pa.Schema, path: Path) -> None:

@@ -17,7 +17,7 @@ from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.turn import Phase
 
 if TYPE_CHECKING:
-    from coldfusion_queue.finetune.training import Progress
+    from coldfusion_queue.finetune.progress import Progress
 
 __all__ = ["LeaseLostError", "TurnCancelledError", "TurnReporter"]
 

@@ -39,6 +39,7 @@ from coldfusion_queue.records.submissions import (
     Checkpoint,
     Failure,
     Hyperparameters,
+    Metric,
     Submission,
 )
 
@@ -60,6 +61,7 @@ __all__ = [
     "Hyperparameters",
     "Inspection",
     "LedgerEntry",
+    "Metric",
     "ModelIdentity",
     "Objective",
     "Outcome",

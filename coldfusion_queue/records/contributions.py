@@ -50,6 +50,8 @@ class Contribution(Record):
     num_examples: int = Field(ge=0)
     """Examples in the training split; 0 if unknown."""
     metrics: Mapping[str, float]
+    environment: Mapping[str, str] = Field(default_factory=dict)
+    """Versions and hardware of the finetune; empty if it was done elsewhere."""
     created_at: datetime
     created_by: str
 

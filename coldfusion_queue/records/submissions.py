@@ -7,9 +7,14 @@ from typing import Literal
 
 from pydantic import Field
 
+from coldfusion_queue.errors import UsageError
+from coldfusion_queue.records.datasets import Objective
 from coldfusion_queue.records.record import Digest, FileRecord, Record
 
-__all__ = ["Cancellation", "Checkpoint", "Failure", "Hyperparameters", "Submission"]
+__all__ = ["Cancellation", "Checkpoint", "Failure", "Hyperparameters", "Metric", "Submission"]
+
+#: How a dataset is scored; ``auto`` is accuracy for classes and Spearman for numbers.
+Metric = Literal["auto", "accuracy", "f1", "matthews", "spearman"]
 
 
 class Hyperparameters(Record):
@@ -39,8 +44,36 @@ class Hyperparameters(Record):
     """Leave the token embeddings as they are in the base, which saves time on a CPU."""
     pooling: Literal["mean", "first", "last"] = "mean"
     """What the head sees: the mean over tokens, or the first or last token's hidden state."""
+    metric: Metric = "auto"
+    """How the development split is scored; auto is accuracy for classes, Spearman for numbers."""
+    validate_every_examples: int = Field(12_800, ge=1)
+    """Examples trained on between two validations."""
+    patience_examples: int | None = Field(256_000, ge=1)
+    """Stop when so many examples gained less than min_gain; None trains all epochs."""
+    min_gain: float = Field(0.001, ge=0)
+    """What the best score has to gain within the patience."""
+    max_validation_examples: int = Field(1000, ge=0)
+    """Examples of the development split that are scored; 0 cuts none off and scores nothing."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of everything random; turn and dataset are mixed in."""
+
+    def metric_of(self, objective: Objective) -> Metric:
+        """How a dataset of this kind is scored.
+
+        Raises:
+            UsageError: the metric is for the other kind.
+        """
+        is_regression = objective is Objective.REGRESSION
+        if self.metric == "auto":
+            return "spearman" if is_regression else "accuracy"
+        if (self.metric == "spearman") != is_regression:
+            expected = (
+                "spearman, the labels are numbers"
+                if is_regression
+                else ("accuracy, f1 or matthews, the labels are classes")
+            )
+            raise UsageError("metric", self.metric, expected)
+        return self.metric
 
 
 class Submission(Record):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from coldfusion_queue.cache import LocalCache
 from coldfusion_queue.finetune.run import FinetuneRequest
 from coldfusion_queue.intake.prepare import prepare_dataset
 from coldfusion_queue.records import DatasetRecord, FileRecord, Hyperparameters, SplitRecord
@@ -56,6 +57,7 @@ def make_request(tiny_model_dir: Path, tmp_path: Path) -> MakeRequest:
                 splits=splits,
             ),
             splits={name: split.path for name, split in prepared.splits.items()},
+            cache=LocalCache(tmp_path / "cache", 1 << 30),
             hyperparameters=QUICK.model_copy(update=changes),
             turn=1,
             previous_head=None,

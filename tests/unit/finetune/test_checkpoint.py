@@ -41,7 +41,7 @@ def new_state(seed: int) -> TrainingState:
     model = Model()
     trainable = [item for item in model.parameters() if item.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=0.1, fused=True)
-    return TrainingState(model, optimizer, torch.zeros(()), NUM_STEPS, SEED)
+    return TrainingState(model, optimizer, torch.zeros(()), NUM_STEPS, SEED, [])
 
 
 def advance(state: TrainingState, steps: int) -> None:
@@ -52,6 +52,7 @@ def advance(state: TrainingState, steps: int) -> None:
         state.optimizer.zero_grad(set_to_none=True)
         state.epoch_loss += loss.detach()
         state.step += 1
+        state.scores.append((10 * state.step, 0.1 * state.step))
 
 
 def everything(state: TrainingState) -> dict[str, object]:
@@ -65,6 +66,7 @@ def everything(state: TrainingState) -> dict[str, object]:
         },
         "loss": state.epoch_loss.item(),
         "step": state.step,
+        "scores": list(state.scores),
         "random": torch.get_rng_state().tolist(),
     }
 
@@ -188,6 +190,15 @@ def without(name: str) -> Callable[[Tensors, Scalars], object]:
             InvalidTensorFileError,
             r"does not hold the numbers step, num_steps, seed",
             id="fewer",
+        ),
+        *(
+            pytest.param(
+                scalar("scores", scores),
+                InvalidTensorFileError,
+                r"its scores are no list of numbers of examples and scores",
+                id=f"scores-{scores}",
+            )
+            for scores in (None, 5, [5], [[5]], [[1.5, 0.5]], [[5, "a"]], [[5, 0.5, 1]])
         ),
         pytest.param(
             without("model/used.weight"),

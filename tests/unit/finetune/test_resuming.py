@@ -13,7 +13,8 @@ from safetensors import safe_open
 
 from coldfusion_queue.errors import TrainingFailedError
 from coldfusion_queue.finetune.run import FinetuneRequest, finetune
-from coldfusion_queue.finetune.training import FinetuneInterrupted, Progress
+from coldfusion_queue.finetune.progress import Progress
+from coldfusion_queue.finetune.training import FinetuneInterrupted
 from coldfusion_queue.settings import Settings
 from tests.unit.finetune.conftest import NUM_STEPS, MakeRequest
 from tests.watching import StopAt, ignore
@@ -186,7 +187,7 @@ def test_the_rate_after_an_interruption_counts_what_this_worker_did(
         ticks.append(float(len(ticks)))
         return ticks[-1]
 
-    monkeypatch.setattr("coldfusion_queue.finetune.training.time.monotonic", monotonic)
+    monkeypatch.setattr("coldfusion_queue.finetune.progress.time.monotonic", monotonic)
     finish(rest, quick_settings, tmp_path, found.append)
 
     assert len(found) == 1

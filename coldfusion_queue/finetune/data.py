@@ -1,0 +1,148 @@
+"""What a finetune trains on and develops on: its splits, tokenised, cut and drawn."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from coldfusion_queue.cache import LocalCache
+from coldfusion_queue.finetune.development import cut_development, thinned
+from coldfusion_queue.finetune.files import LabelScale
+from coldfusion_queue.finetune.model import load_tokenizer
+from coldfusion_queue.finetune.tokens import TokenizedExamples, open_tokens, write_tokens
+from coldfusion_queue.intake.examples import read_examples
+from coldfusion_queue.records import BaseVersion, DatasetRecord, Hyperparameters, Objective
+
+__all__ = ["FinetuneData", "Splits", "load_data"]
+
+_TOKENS_FILE = "tokens.arrow"
+
+#: Files of a base version's directory that say nothing of its tokenizer.
+_OTHER_FILES = {"config.json", "lineage.json", BaseVersion.INDEX_FILE}
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A dataset's files on this machine."""
+
+    dataset: DatasetRecord
+    files: Mapping[str, Path]
+    """Parquet file of each split."""
+    cache: LocalCache
+    """Where tokenised splits are kept."""
+
+
+@dataclass(frozen=True)
+class FinetuneData:
+    """One turn's examples."""
+
+    train: TokenizedExamples
+    development: TokenizedExamples | None
+    """None if there is none, or none is wanted."""
+    scale: LabelScale
+    """Of the targets of a regression."""
+
+    def token_ids(self) -> Tensor:
+        """Every token that occurs or pads: (R,) int64, sorted."""
+        parts = [item for item in (self.train, self.development) if item is not None]
+        ids: Tensor = torch.cat([item.token_ids() for item in parts]).unique()  # type: ignore[no-untyped-call]
+        return ids
+
+
+def load_data(
+    splits: Splits, base_dir: Path, hyperparameters: Hyperparameters, seed: int, opened: ExitStack
+) -> FinetuneData:
+    """Tokenise a dataset's splits, or find that it was done, and draw the examples of this turn.
+
+    A dataset without a validation split has its development split cut from its training split.
+
+    Args:
+        splits: where the dataset is.
+        base_dir: directory of the base version, whose tokenizer counts.
+        hyperparameters: of the submission.
+        seed: of the draw.
+        opened: holds the files until it is closed; they are mapped, not read.
+    """
+    tokenizer = load_tokenizer(base_dir)
+    limit = min(hyperparameters.max_length, int(tokenizer.model_max_length))
+    encoding = _Encoding(tokenizer, _tokenizer_digest(base_dir), limit)
+    train, development = encoding.open(splits, "train", opened), None
+    if hyperparameters.max_validation_examples > 0:
+        if "validation" in splits.files:
+            development = encoding.open(splits, "validation", opened)
+        else:
+            kept, cut = cut_development(len(train))
+            train, development = train.subset(kept), train.subset(cut)
+    scale = _scale(splits.dataset, train)
+    train = _scaled(_drawn(train, hyperparameters.max_examples, seed), scale)
+    if development is None or len(development) == 0:
+        return FinetuneData(train, None, scale)
+    few = thinned(np.arange(len(development)), hyperparameters.max_validation_examples)
+    return FinetuneData(train, _scaled(development.subset(few), scale), scale)
+
+
+@dataclass(frozen=True)
+class _Encoding:
+    """How texts become tokens; two that are equal give equal files."""
+
+    tokenizer: Any
+    tokenizer_digest: str
+    max_length: int
+
+    def open(self, splits: Splits, split: str, opened: ExitStack) -> TokenizedExamples:
+        def fill(directory: Path) -> None:
+            examples = read_examples(splits.files[split])
+            write_tokens(examples, self.tokenizer, self.max_length, directory / _TOKENS_FILE)
+
+        entry = splits.cache.entry(self._name(splits.dataset, split), fill)
+        directory = opened.enter_context(entry)
+        return open_tokens(directory / _TOKENS_FILE, self.tokenizer)
+
+    def _name(self, dataset: DatasetRecord, split: str) -> str:
+        parts = [
+            dataset.splits[split].file.digest,
+            self.tokenizer_digest,
+            self.max_length,
+            *(version(package) for package in ("tokenizers", "transformers", "pyarrow")),
+        ]
+        return f"tokens-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}"
+
+
+def _tokenizer_digest(base_dir: Path) -> str:
+    """Digest of all small files but the model's own: the tokenizer's are among them."""
+    digest = hashlib.sha256()
+    for path in sorted(base_dir.iterdir()):
+        if path.suffix in {".json", ".txt", ".model"} and path.name not in _OTHER_FILES:
+            digest.update(f"{path.name}\n{path.stat().st_size}\n".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _drawn(data: TokenizedExamples, limit: int | None, seed: int) -> TokenizedExamples:
+    """At most so many examples, drawn at random."""
+    if limit is None or limit >= len(data):
+        return data
+    generator = torch.Generator().manual_seed(seed)
+    return data.subset(torch.randperm(len(data), generator=generator)[:limit].numpy())
+
+
+def _scale(dataset: DatasetRecord, train: TokenizedExamples) -> LabelScale:
+    if dataset.objective is Objective.CLASSIFICATION:
+        return LabelScale()
+    return LabelScale(float(train.labels.mean()), float(train.labels.std(unbiased=False)) or 1.0)
+
+
+def _scaled(data: TokenizedExamples, scale: LabelScale) -> TokenizedExamples:
+    if data.labels.dtype == torch.int64:
+        return data
+    return data.with_labels(((data.labels - scale.mean) / scale.deviation).float())
