@@ -126,6 +126,7 @@ def submit(
             work_dir=Path(work_dir),
             fetch_s3=fetch_s3_with(settings),
         )
+        hyperparameters.metric_of(prepared.objective)  # refused before anything is uploaded
         dataset = _upload(repository, prepared, quiet=as_json)
     submission = repository.submissions.create(
         name or prepared.suggested_name,

@@ -114,13 +114,13 @@ class Passes:
     def _halve(self, data: TokenizedExamples, indices: Sequence[int]) -> None:
         longest = int(data.lengths[list(indices)].max())
         largest = min(self.token_budget, longest * len(indices))
-        if largest < 2 * longest:
+        if largest <= longest:  # each example went alone
             raise TrainingFailedError(
                 "this finetune",
                 f"the device's memory does not hold one example of {longest} tokens",
                 "ask for a smaller max_length, or use a device with more memory",
             )
-        self.token_budget = largest // 2
+        self.token_budget = max(longest, largest // 2)
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         extra = {"event": "micro_batch_halved", "tokens": self.token_budget}

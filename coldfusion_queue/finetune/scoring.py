@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from coldfusion_queue.records import Metric
@@ -30,6 +29,8 @@ def score(outputs: Tensor, targets: Tensor, metric: Metric) -> float:
     from sklearn.metrics import f1_score, matthews_corrcoef
 
     if metric == "matthews":
+        if _is_constant(predicted) or _is_constant(targets):
+            return 0.0
         return float(matthews_corrcoef(targets.numpy(), predicted.numpy()))
     average = "binary" if outputs.shape[1] == 2 else "macro"
     return float(f1_score(targets.numpy(), predicted.numpy(), average=average, zero_division=0))
@@ -38,6 +39,10 @@ def score(outputs: Tensor, targets: Tensor, metric: Metric) -> float:
 def _spearman(predicted: Tensor, targets: Tensor) -> float:
     from scipy.stats import spearmanr
 
-    if len(targets) < 2 or any(bool(torch.all(item == item[0])) for item in (predicted, targets)):
+    if _is_constant(predicted) or _is_constant(targets):
         return 0.0
     return float(spearmanr(predicted.numpy(), targets.numpy()).statistic)
+
+
+def _is_constant(values: Tensor) -> bool:
+    return bool((values == values[0]).all())

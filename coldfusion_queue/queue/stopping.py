@@ -15,12 +15,15 @@ import signal
 import threading
 from types import FrameType
 
-__all__ = ["is_stopping", "stop_gently_on_signals"]
+__all__ = ["is_stopping", "stop_gently_on_signals", "stop_this_worker"]
 
 log = logging.getLogger(__name__)
 
 #: Anonymous shared memory, made before the pool forks; a lock is not needed for one byte.
 _flag = mmap.mmap(-1, 1)
+
+#: The parent of the pool, once it can be told to stop; its children inherit the number.
+_worker: int | None = None
 
 
 def is_stopping() -> bool:
@@ -37,8 +40,19 @@ def stop_gently_on_signals(grace_seconds: float) -> None:
     Args:
         grace_seconds: after which the running task is killed and put back on the queue.
     """
+    global _worker
     for number in (signal.SIGTERM, signal.SIGINT):
         _wrap(number, grace_seconds)
+    _worker = os.getpid()
+
+
+def stop_this_worker() -> None:
+    """End the worker whose pool this process is in, as a SIGTERM does; else do nothing.
+
+    For a worker that cannot do its work any more; whoever runs it starts it again.
+    """
+    if _worker is not None:
+        os.kill(_worker, signal.SIGTERM)
 
 
 def _wrap(number: int, grace_seconds: float) -> None:

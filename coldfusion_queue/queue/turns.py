@@ -19,6 +19,7 @@ from coldfusion_queue.crash_points import CrashPoint, reach
 from coldfusion_queue.errors import (
     BrokerUnavailableError,
     ColdFusionError,
+    DeviceLostError,
     DiskFullError,
     RetryableError,
     TrainingFailedError,
@@ -27,7 +28,7 @@ from coldfusion_queue.names import contribution_id
 from coldfusion_queue.queue.leases import Lease
 from coldfusion_queue.queue.process import Process
 from coldfusion_queue.queue.reporting import LeaseLostError, TurnCancelledError, TurnReporter
-from coldfusion_queue.queue.stopping import is_stopping
+from coldfusion_queue.queue.stopping import is_stopping, stop_this_worker
 from coldfusion_queue.records import Submission
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.residuals import Residuals
@@ -78,6 +79,9 @@ class TurnDelivery:
             self._log("turn_superseded", "another worker took this turn over")
         except _RETRIED as error:
             self._retry(error)
+            if isinstance(error, DeviceLostError):
+                self._log("device_lost", f"this worker ends: {error}", level=logging.ERROR)
+                stop_this_worker()
 
     def _run(self, repository: Repository, submission: Submission, lease: Lease) -> None:
         """Run a turn; errors that may pass are raised, any other ends the submission."""

@@ -12,8 +12,8 @@ import torch
 from safetensors import safe_open
 
 from coldfusion_queue.errors import TrainingFailedError
-from coldfusion_queue.finetune.run import FinetuneRequest, finetune
 from coldfusion_queue.finetune.progress import Progress
+from coldfusion_queue.finetune.run import FinetuneRequest, finetune
 from coldfusion_queue.finetune.training import FinetuneInterrupted
 from coldfusion_queue.settings import Settings
 from tests.unit.finetune.conftest import NUM_STEPS, MakeRequest
