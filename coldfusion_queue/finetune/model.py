@@ -36,7 +36,7 @@ def load_body(directory: Path) -> nn.Module:
     return body
 
 
-def load_tokenizer(directory: Path, body: nn.Module | None = None) -> Any:
+def load_tokenizer(directory: Path, body: nn.Module) -> Any:
     """Load the tokenizer of a base version, so that the body understands all that it gives.
 
     ``model_max_length`` is no more than the body's positions, ``model_input_names`` are the
@@ -48,10 +48,9 @@ def load_tokenizer(directory: Path, body: nn.Module | None = None) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(
         directory, trust_remote_code=False, local_files_only=True
     )
-    if body is not None:
-        # Often it is 1e30, which stands for no limit, or more than the model has.
-        tokenizer.model_max_length = int(min(tokenizer.model_max_length, num_positions(body)))
-        tokenizer.model_input_names = _input_names(tokenizer, body)
+    # Often it is 1e30, which stands for no limit, or more than the model has.
+    tokenizer.model_max_length = int(min(tokenizer.model_max_length, num_positions(body)))
+    tokenizer.model_input_names = _input_names(tokenizer, body)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = (
             tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)

@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 from scipy.stats import spearmanr
-from torch import Tensor
+from torch import Tensor, nn
 
 from coldfusion_queue.finetune.batches import TokenizedExamples
 from coldfusion_queue.finetune.device import pick_device
@@ -104,7 +104,7 @@ def finetune(
     torch.manual_seed(seed)
     options = _options(settings)
     model = _build(request).to(options.device)
-    data, scale = _training_data(request, seed)
+    data, scale = _training_data(request, model.body, seed)
     # Building the model drew random numbers: a checkpoint's generators are set after it.
     saved = work_dir / "checkpoint.safetensors"
     checkpointing = Checkpointing(request.checkpoint, saved, request.should_stop)
@@ -151,7 +151,9 @@ def _build(request: FinetuneRequest) -> SequenceModel:
     return model
 
 
-def _training_data(request: FinetuneRequest, seed: int) -> tuple[TokenizedExamples, LabelScale]:
+def _training_data(
+    request: FinetuneRequest, body: nn.Module, seed: int
+) -> tuple[TokenizedExamples, LabelScale]:
     examples = load_examples(request.splits["train"])
     scale = LabelScale()
     if request.dataset.objective is Objective.REGRESSION:
@@ -162,14 +164,14 @@ def _training_data(request: FinetuneRequest, seed: int) -> tuple[TokenizedExampl
         generator = torch.Generator().manual_seed(seed)
         picked = torch.randperm(len(examples.texts), generator=generator)[:limit].tolist()
         examples = examples.subset(picked)
-    return _tokenized(request, examples, scale), scale
+    return _tokenized(request, body, examples, scale), scale
 
 
 def _tokenized(
-    request: FinetuneRequest, examples: Examples, scale: LabelScale
+    request: FinetuneRequest, body: nn.Module, examples: Examples, scale: LabelScale
 ) -> TokenizedExamples:
-    tokenizer = load_tokenizer(request.base_dir)
-    limit = min(request.hyperparameters.max_length, int(tokenizer.model_max_length))
+    tokenizer = load_tokenizer(request.base_dir, body)
+    limit = min(request.hyperparameters.max_length, tokenizer.model_max_length)
     return TokenizedExamples(examples, tokenizer, limit, _targets(request, examples, scale))
 
 
@@ -186,7 +188,7 @@ def _validate(
     """Accuracy or Spearman correlation on the validation split, if the dataset has one."""
     if "validation" not in request.splits:
         return {}
-    data = _tokenized(request, load_examples(request.splits["validation"]), scale)
+    data = _tokenized(request, model.body, load_examples(request.splits["validation"]), scale)
     outputs = predict(model, data, options)
     if request.dataset.objective is Objective.CLASSIFICATION:
         hits = (outputs.argmax(dim=1) == data.labels).float().mean()
