@@ -42,6 +42,7 @@ class TokenizedExamples:
         )
         self._tokenizer = tokenizer
         self._columns: dict[str, list[list[int]]] = dict(encoded)
+        _fill_empty(self._columns, tokenizer)
         self.labels = labels
         self.lengths: Lengths = np.array([len(ids) for ids in self._columns["input_ids"]])
 
@@ -53,6 +54,19 @@ class TokenizedExamples:
         picked = {name: [rows[index] for index in indices] for name, rows in self._columns.items()}
         padded = self._tokenizer.pad(picked, padding_side="right", return_tensors="pt")
         return dict(padded)
+
+
+def _fill_empty(columns: dict[str, list[list[int]]], tokenizer: Any) -> None:
+    """Give texts without any token one that means nothing: no model takes an empty sequence.
+
+    Only tokenizers that add no tokens of their own, as those of some decoders, leave one.
+    """
+    marks = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    mark = next(token for token in marks if token is not None)
+    for index, ids in enumerate(columns["input_ids"]):
+        if not ids:
+            for name, rows in columns.items():
+                rows[index] = [mark if name == "input_ids" else 0]
 
 
 def shuffled_batches(
