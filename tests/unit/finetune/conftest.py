@@ -22,6 +22,40 @@ QUICK = Hyperparameters(
 NUM_STEPS = 9
 
 
+def request_on(
+    data: Path, work_dir: Path, base_dir: Path, hyperparameters: Hyperparameters
+) -> FinetuneRequest:
+    """The first turn of a submission of a directory of data."""
+    prepared = prepare_dataset(str(data), work_dir=work_dir)
+    splits = {
+        name: SplitRecord(
+            file=FileRecord(key=name, digest=split.digest, num_bytes=split.num_bytes),
+            num_examples=split.num_examples,
+        )
+        for name, split in prepared.splits.items()
+    }
+    return FinetuneRequest(
+        base_dir=base_dir,
+        dataset=DatasetRecord(
+            dataset_id=prepared.dataset_id,
+            objective=prepared.objective,
+            is_pair=prepared.is_pair,
+            labels=prepared.labels,
+            splits=splits,
+        ),
+        splits={name: split.path for name, split in prepared.splits.items()},
+        hyperparameters=hyperparameters,
+        turn=1,
+        previous_head=None,
+        form="delta",
+        dtype="float32",
+        last_residual=None,
+        keeps_residual=False,
+        checkpoint=None,
+        should_stop=lambda: False,
+    )
+
+
 @pytest.fixture
 def quick_settings() -> Settings:
     """A finetune on the CPU that reports at its end alone."""
@@ -38,33 +72,7 @@ def make_request(tiny_model_dir: Path, tmp_path: Path) -> MakeRequest:
             directory.mkdir()
         for split in ("train", "validation"):
             write_rows(data / f"{split}.jsonl", rows(kind, 20, seed=3))
-        prepared = prepare_dataset(str(data), work_dir=work_dir)
-        splits = {
-            name: SplitRecord(
-                file=FileRecord(key=name, digest=split.digest, num_bytes=split.num_bytes),
-                num_examples=split.num_examples,
-            )
-            for name, split in prepared.splits.items()
-        }
-        return FinetuneRequest(
-            base_dir=tiny_model_dir,
-            dataset=DatasetRecord(
-                dataset_id=prepared.dataset_id,
-                objective=prepared.objective,
-                is_pair=prepared.is_pair,
-                labels=prepared.labels,
-                splits=splits,
-            ),
-            splits={name: split.path for name, split in prepared.splits.items()},
-            hyperparameters=QUICK.model_copy(update=changes),
-            turn=1,
-            previous_head=None,
-            form="delta",
-            dtype="float32",
-            last_residual=None,
-            keeps_residual=False,
-            checkpoint=None,
-            should_stop=lambda: False,
-        )
+        hyperparameters = QUICK.model_copy(update=changes)
+        return request_on(data, work_dir, tiny_model_dir, hyperparameters)
 
     return make
