@@ -33,6 +33,8 @@ def load_body(directory: Path) -> nn.Module:
     body: nn.Module = AutoModel.from_pretrained(
         directory, trust_remote_code=False, local_files_only=True, dtype=torch.float32
     )
+    # Decoders keep keys and values for a next token, of which there is none here.
+    body.config.use_cache = False  # type: ignore[union-attr]
     return body
 
 
