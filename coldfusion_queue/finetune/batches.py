@@ -34,7 +34,7 @@ class TokenizedExamples:
     def __init__(self, examples: Examples, tokenizer: Any, max_length: int, labels: Tensor) -> None:
         encoded = tokenizer(
             examples.texts,
-            examples.pairs,
+            _set_apart(examples.pairs, tokenizer),
             truncation=True,
             max_length=max_length,
             padding=False,
@@ -54,6 +54,17 @@ class TokenizedExamples:
         picked = {name: [rows[index] for index in indices] for name, rows in self._columns.items()}
         padded = self._tokenizer.pad(picked, padding_side="right", return_tensors="pt")
         return dict(padded)
+
+
+def _set_apart(pairs: list[str] | None, tokenizer: Any) -> list[str] | None:
+    """Begin second texts with a new line if the tokenizer puts nothing between first and second.
+
+    Those of some decoders do not, and the two would run into each other.
+    """
+    has_mark = tokenizer.num_special_tokens_to_add(pair=True) > (
+        tokenizer.num_special_tokens_to_add(pair=False)
+    )
+    return pairs if pairs is None or has_mark else [f"\n{pair}" for pair in pairs]
 
 
 def _fill_empty(columns: dict[str, list[list[int]]], tokenizer: Any) -> None:
