@@ -66,13 +66,15 @@ def quick_settings() -> Settings:
 def make_request(tiny_model_dir: Path, tmp_path: Path) -> MakeRequest:
     """``make_request(kind, **changes)``: a request, with changes to the hyperparameters."""
 
-    def make(kind: str = "classification", **changes: object) -> FinetuneRequest:
+    def make(
+        kind: str = "classification", base_dir: Path = tiny_model_dir, **changes: object
+    ) -> FinetuneRequest:
         data, work_dir = tmp_path / f"{kind}-data", tmp_path / f"{kind}-prepared"
         for directory in (data, work_dir):
             directory.mkdir()
         for split in ("train", "validation"):
             write_rows(data / f"{split}.jsonl", rows(kind, 20, seed=3))
         hyperparameters = QUICK.model_copy(update=changes)
-        return request_on(data, work_dir, tiny_model_dir, hyperparameters)
+        return request_on(data, work_dir, base_dir, hyperparameters)
 
     return make

@@ -158,6 +158,16 @@ def test_a_text_of_nothing_has_numbers_and_gradients(
     assert any(bool(gradient.any()) for gradient in gradients)
 
 
+def test_where_the_second_text_begins_can_be_told(model_dir: Path) -> None:
+    model = sequence_model(model_dir, "mean")
+
+    data = tokenized(model, model_dir, ["ab", "a"], ["c", "bc"])
+
+    first, second = (data.batch([index])["input_ids"][0].tolist() for index in range(2))
+    assert first != second
+    assert load_tokenizer(model_dir, model.body).unk_token_id not in first
+
+
 def test_a_model_is_given_no_input_that_it_does_not_know(model_dir: Path, family: Family) -> None:
     model = sequence_model(model_dir, "mean")
     kinds = {"token_type_ids"} if family.name == "Bert" else set()

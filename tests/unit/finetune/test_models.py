@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import AutoModel
 
 from coldfusion_queue.finetune.files import open_base
+from coldfusion_queue.finetune.model import load_body
 from coldfusion_queue.finetune.pretrained import export_pretrained
 from coldfusion_queue.finetune.run import FinetuneRequest, finetune
 from coldfusion_queue.finetune.training import FinetuneInterrupted, Progress
@@ -147,6 +148,29 @@ def test_what_is_fused_of_it_loads_as_a_plain_model(
     loaded = model.state_dict()
     assert loaded.keys() == fused.keys()
     assert all(torch.equal(loaded[name], value) for name, value in fused.items())
+
+
+def test_nothing_is_kept_for_a_next_token(base_dir: Path) -> None:
+    ids = torch.arange(8).reshape(2, 4)
+
+    outputs = load_body(base_dir)(input_ids=ids, attention_mask=torch.ones_like(ids))
+
+    assert getattr(outputs, "past_key_values", None) is None
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_frozen_embeddings_are_those_of_the_tokens_whatever_they_are_called(
+    turn: FinetuneRequest, finished: Finished, pooling: str, tmp_path: Path
+) -> None:
+    changes = {"freeze_embeddings": True, "pooling": pooling}
+    frozen = replace(turn, hyperparameters=SHORT.model_copy(update=changes))
+
+    result = finetune(frozen, SETTINGS, tmp_path, ignore)
+
+    unchanged = {name for name, tensor in load_file(result.shared).items() if not tensor.any()}
+    before = {name for name, tensor in finished.shared.items() if not tensor.any()}
+    (name,) = unchanged - before
+    assert load_file(result.shared)[name].shape[0] > 100  # its rows are the tokens
 
 
 def test_the_same_request_gives_the_same_bytes(
