@@ -158,6 +158,24 @@ def test_a_text_of_nothing_has_numbers_and_gradients(
     assert any(bool(gradient.any()) for gradient in gradients)
 
 
+@pytest.mark.parametrize("pooling", ["mean", "first", "last"])
+def test_a_row_of_padding_alone_harms_nobody(
+    pooling: Literal["mean", "first", "last"], model_dir: Path
+) -> None:
+    model = sequence_model(model_dir, pooling)
+    batch = tokenized(model, model_dir, TEXTS).batch([2, 2])
+    batch["attention_mask"][1] = 0
+
+    outputs = model(batch)
+    outputs.square().sum().backward()
+
+    assert torch.isfinite(outputs).all()
+    alone = model({name: value[:1] for name, value in batch.items()})
+    torch.testing.assert_close(outputs[:1], alone, rtol=0, atol=1e-5)
+    gradients = [item.grad for item in model.parameters() if item.grad is not None]
+    assert all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
+
+
 def test_where_the_second_text_begins_can_be_told(model_dir: Path) -> None:
     model = sequence_model(model_dir, "mean")
 
