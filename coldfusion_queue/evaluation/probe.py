@@ -33,9 +33,9 @@ class Embedder:
 
     def __init__(self, directory: Path, device: torch.device, max_length: int = 128) -> None:
         self._body = load_body(directory).to(device).eval()
-        self._tokenizer = load_tokenizer(directory)
+        self._tokenizer = load_tokenizer(directory, self._body)
         self._device = device
-        self._max_length = max_length
+        self._max_length = min(max_length, self._tokenizer.model_max_length)
 
     @torch.inference_mode()
     def embed(self, examples: Examples) -> Features:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from coldfusion_queue.cache import LocalCache
 from coldfusion_queue.finetune.development import cut_development, thinned
@@ -29,6 +29,10 @@ _TOKENS_FILE = "tokens.arrow"
 
 #: Files of a base version's directory that say nothing of its tokenizer.
 _OTHER_FILES = {"config.json", "lineage.json", BaseVersion.INDEX_FILE}
+
+
+#: Whose versions decide what is in a file of tokens.
+_PACKAGES = ("coldfusion-queue", "tokenizers", "transformers", "pyarrow")
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,12 @@ class FinetuneData:
 
 
 def load_data(
-    splits: Splits, base_dir: Path, hyperparameters: Hyperparameters, seed: int, opened: ExitStack
+    splits: Splits,
+    base_dir: Path,
+    body: nn.Module,
+    hyperparameters: Hyperparameters,
+    seed: int,
+    opened: ExitStack,
 ) -> FinetuneData:
     """Tokenise a dataset's splits, or find that it was done, and draw the examples of this turn.
 
@@ -69,12 +78,13 @@ def load_data(
     Args:
         splits: where the dataset is.
         base_dir: directory of the base version, whose tokenizer counts.
+        body: the model, which says how many tokens it takes, and which inputs.
         hyperparameters: of the submission.
         seed: of the draw.
         opened: holds the files until it is closed; they are mapped, not read.
     """
-    tokenizer = load_tokenizer(base_dir)
-    limit = min(hyperparameters.max_length, int(tokenizer.model_max_length))
+    tokenizer = load_tokenizer(base_dir, body)
+    limit = min(hyperparameters.max_length, tokenizer.model_max_length)
     encoding = _Encoding(tokenizer, _tokenizer_digest(base_dir), limit)
     train, development = encoding.open(splits, "train", opened), None
     if hyperparameters.max_validation_examples > 0:
@@ -112,8 +122,9 @@ class _Encoding:
         parts = [
             dataset.splits[split].file.digest,
             self.tokenizer_digest,
+            self.tokenizer.model_input_names,
             self.max_length,
-            *(version(package) for package in ("tokenizers", "transformers", "pyarrow")),
+            *(version(package) for package in _PACKAGES),
         ]
         return f"tokens-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}"
 

@@ -46,8 +46,11 @@ class UsedEmbedding(nn.Module):
 class ShrunkEmbedding:
     """A model whose table is put away for the time of a training."""
 
-    body: nn.Module
+    parent: nn.Module
+    name: str
+    """Under which the parent has the table."""
     table: nn.Embedding
+    trained: UsedEmbedding
     used: Tensor
 
     def restore(self, shrinkage: float) -> None:
@@ -56,11 +59,10 @@ class ShrunkEmbedding:
         Args:
             shrinkage: what weight decay has multiplied every row with that had no gradient.
         """
-        trained: UsedEmbedding = self.body.get_input_embeddings()  # type: ignore[operator]
         with torch.no_grad():
             self.table.weight.mul_(shrinkage)
-            self.table.weight[self.used] = trained.weight
-        self.body.set_input_embeddings(self.table)  # type: ignore[operator]
+            self.table.weight[self.used] = self.trained.weight
+        setattr(self.parent, self.name, self.table)
 
 
 def shrink_embedding(body: nn.Module, ids: Tensor) -> ShrunkEmbedding | None:
@@ -75,18 +77,25 @@ def shrink_embedding(body: nn.Module, ids: Tensor) -> ShrunkEmbedding | None:
         table, or shared with another layer.
     """
     table = body.get_input_embeddings()  # type: ignore[operator]
-    if (
-        type(table) is not nn.Embedding
-        or not table.weight.requires_grad
-        or table.max_norm is not None
-        or table.scale_grad_by_freq
-        or sum(item is table for item in body.modules()) != 1
-        or _num_users(body, table.weight) != 1
-    ):
+    paths = [
+        path for path, item in body.named_modules(remove_duplicate=False) if item is table and path
+    ]
+    if len(paths) != 1 or not _is_ordinary(table) or _num_users(body, table.weight) != 1:
         return None
     used = ids.to(table.weight.device)
-    body.set_input_embeddings(UsedEmbedding(table, used))  # type: ignore[operator]
-    return ShrunkEmbedding(body, table, used)
+    trained = UsedEmbedding(table, used)
+    parent, _, name = paths[0].rpartition(".")
+    setattr(body.get_submodule(parent), name, trained)
+    return ShrunkEmbedding(body.get_submodule(parent), name, table, trained, used)
+
+
+def _is_ordinary(table: object) -> bool:
+    return (
+        type(table) is nn.Embedding
+        and table.weight.requires_grad
+        and table.max_norm is None
+        and not table.scale_grad_by_freq
+    )
 
 
 def _num_users(body: nn.Module, weight: Tensor) -> int:

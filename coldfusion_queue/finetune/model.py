@@ -8,13 +8,15 @@ why the head is ours and not that of ``AutoModelForSequenceClassification``.
 
 from __future__ import annotations
 
+import inspect
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["SequenceModel", "load_body", "load_tokenizer", "pool"]
+__all__ = ["SequenceModel", "load_body", "load_tokenizer", "num_positions", "pool"]
 
 Pooling = Literal["mean", "first", "last"]
 
@@ -31,19 +33,62 @@ def load_body(directory: Path) -> nn.Module:
     body: nn.Module = AutoModel.from_pretrained(
         directory, trust_remote_code=False, local_files_only=True, dtype=torch.float32
     )
+    # Decoders keep keys and values for a next token, of which there is none here.
+    body.config.use_cache = False  # type: ignore[union-attr]
     return body
 
 
-def load_tokenizer(directory: Path) -> Any:
-    """Load the tokenizer of a base version; one without a padding token pads with its last."""
+def load_tokenizer(directory: Path, body: nn.Module) -> Any:
+    """Load the tokenizer of a base version, so that the body understands all that it gives.
+
+    ``model_max_length`` is no more than the body's positions, ``model_input_names`` are the
+    body's own and have the mask, and there is a padding token, with which nothing but padding
+    is made: what stands for it in a tokenizer that has none is of no meaning.
+    """
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(
         directory, trust_remote_code=False, local_files_only=True
     )
+    # Often it is 1e30, which stands for no limit, or more than the model has.
+    tokenizer.model_max_length = int(min(tokenizer.model_max_length, num_positions(body)))
+    tokenizer.model_input_names = _input_names(tokenizer, body)
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+        tokenizer.pad_token = (
+            tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
+        )
     return tokenizer
+
+
+def num_positions(body: nn.Module) -> int:
+    """Tokens of a text at most, as the body is built; ``sys.maxsize`` if it sets no limit.
+
+    Where the embeddings of positions have a row for padding (RoBERTa and what descends from it),
+    the text begins in the row after it, and the configuration's number is that of the rows.
+    """
+    config: Any = body.config
+    rows = int(getattr(config, "max_position_embeddings", None) or 0)
+    if rows <= 0:
+        return sys.maxsize
+    tokens = body.get_input_embeddings()  # type: ignore[operator]
+    for module in body.modules():
+        if not isinstance(module, nn.Embedding) or module is tokens:
+            continue
+        if module.num_embeddings == rows and module.padding_idx is not None:
+            return rows - module.padding_idx - 1
+    return rows
+
+
+def _input_names(tokenizer: Any, body: nn.Module) -> list[str]:
+    known = inspect.signature(body.forward).parameters
+    has_kinds = getattr(body.config, "type_vocab_size", 2) > 1
+    return ["input_ids", "attention_mask"] + [
+        name
+        for name in tokenizer.model_input_names
+        if name in known
+        and name not in {"input_ids", "attention_mask"}
+        and (has_kinds or name != "token_type_ids")
+    ]
 
 
 def pool(hidden: Tensor, mask: Tensor | None, pooling: Pooling) -> Tensor:

@@ -33,7 +33,7 @@ def export_pretrained(source: str, directory: Path, max_shard_size: str) -> Mode
     Raises:
         NotFoundError: there is no such directory or model, or the Hub cannot be reached.
         IncompatibleModelError: the model needs code of its own, has no safetensors weights, has
-            no tokenizer, or holds NaN or infinite values.
+            no tokenizer or one with more tokens than embeddings, or holds NaN or infinite values.
     """
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
@@ -52,6 +52,7 @@ def export_pretrained(source: str, directory: Path, max_shard_size: str) -> Mode
         raise IncompatibleModelError(
             f"model {source}", "its kind", "encoder-decoder", "encoder or decoder", remedy
         )
+    _check_vocabulary(source, model, tokenizer)
     _check_finite(source, model)
     model.save_pretrained(directory, max_shard_size=max_shard_size)
     tokenizer.save_pretrained(directory)
@@ -139,6 +140,20 @@ def save_recycled(directory: Path, base_dir: Path, path: Path) -> list[str]:
     owner = Owner(f"model {directory}", "it was finetuned from another model")
     save_shared(parameters, base_dir, "delta", path, owner)
     return missing
+
+
+def _check_vocabulary(source: str, model: Any, tokenizer: Any) -> None:
+    """A token without an embedding would end a finetune at the first text that has it."""
+    num_tokens = max(tokenizer.get_vocab().values()) + 1
+    num_embeddings = model.get_input_embeddings().num_embeddings
+    if num_tokens > num_embeddings:
+        raise IncompatibleModelError(
+            f"model {source}",
+            "its tokenizer's vocabulary",
+            f"{num_tokens} tokens",
+            f"at most the {num_embeddings} that it has embeddings for",
+            "save the model once more after resize_token_embeddings, or take its own tokenizer",
+        )
 
 
 def _check_finite(source: str, model: torch.nn.Module) -> None:

@@ -144,7 +144,12 @@ class _Finetune:
         self._model = self._build()
         splits = Splits(request.dataset, request.splits, request.cache)
         self._data: FinetuneData = load_data(
-            splits, request.base_dir, request.hyperparameters, self._seed, opened
+            splits,
+            request.base_dir,
+            self._model.body,
+            request.hyperparameters,
+            self._seed,
+            opened,
         )
 
     def run(self, report: Callable[[Progress], None]) -> FinetuneResult:

@@ -155,20 +155,39 @@ def open_tokens(path: Path, tokenizer: Any) -> TokenizedExamples:
 def _encode(examples: Examples, tokenizer: Any, max_length: int) -> pa.RecordBatch:
     encoded = tokenizer(
         examples.texts,
-        examples.pairs,
+        _set_apart(examples.pairs, tokenizer),
         truncation=True,
         max_length=max_length,
         padding=False,
         return_attention_mask=False,
     )
-    # A text of no tokens at all, to a decoder an empty one, would leave nothing to pool.
-    nothing = {_IDS: [tokenizer.pad_token_id], _TYPES: [tokenizer.pad_token_type_id]}
+    nothing = {_IDS: [_meaningless_token(tokenizer)], _TYPES: [0]}
     columns = {
         name: pa.array([row or nothing[name] for row in encoded[name]], pa.list_(pa.int32()))
         for name in (_IDS, _TYPES)
         if name in encoded
     }
     return pa.RecordBatch.from_pydict(columns | {_LABEL: pa.array(examples.labels)})
+
+
+def _set_apart(pairs: list[str] | None, tokenizer: Any) -> list[str] | None:
+    """Begin second texts with a new line if the tokenizer puts nothing between first and second.
+
+    Those of some decoders do not, and the two would run into each other.
+    """
+    has_mark = tokenizer.num_special_tokens_to_add(pair=True) > (
+        tokenizer.num_special_tokens_to_add(pair=False)
+    )
+    return pairs if pairs is None or has_mark else [f"\n{pair}" for pair in pairs]
+
+
+def _meaningless_token(tokenizer: Any) -> int:
+    """What stands for a text without any token, since no model takes an empty sequence.
+
+    Only tokenizers that add no tokens of their own, as those of some decoders, leave one.
+    """
+    marks = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    return next(int(token) for token in marks if token is not None)
 
 
 def _padding(tokenizer: Any, schema: pa.Schema) -> dict[str, int]:

@@ -23,6 +23,41 @@ QUICK = Hyperparameters(
 NUM_STEPS = 9
 
 
+def request_on(
+    data: Path, work_dir: Path, base_dir: Path, hyperparameters: Hyperparameters
+) -> FinetuneRequest:
+    """The first turn of a submission of a directory of data."""
+    prepared = prepare_dataset(str(data), work_dir=work_dir)
+    splits = {
+        name: SplitRecord(
+            file=FileRecord(key=name, digest=split.digest, num_bytes=split.num_bytes),
+            num_examples=split.num_examples,
+        )
+        for name, split in prepared.splits.items()
+    }
+    return FinetuneRequest(
+        base_dir=base_dir,
+        dataset=DatasetRecord(
+            dataset_id=prepared.dataset_id,
+            objective=prepared.objective,
+            is_pair=prepared.is_pair,
+            labels=prepared.labels,
+            splits=splits,
+        ),
+        splits={name: split.path for name, split in prepared.splits.items()},
+        cache=LocalCache(work_dir / "cache", 1 << 30),
+        hyperparameters=hyperparameters,
+        turn=1,
+        previous_head=None,
+        form="delta",
+        dtype="float32",
+        last_residual=None,
+        keeps_residual=False,
+        checkpoint=None,
+        should_stop=lambda: False,
+    )
+
+
 @pytest.fixture
 def quick_settings() -> Settings:
     """A finetune on the CPU that reports at its end alone."""
@@ -33,40 +68,15 @@ def quick_settings() -> Settings:
 def make_request(tiny_model_dir: Path, tmp_path: Path) -> MakeRequest:
     """``make_request(kind, **changes)``: a request, with changes to the hyperparameters."""
 
-    def make(kind: str = "classification", **changes: object) -> FinetuneRequest:
+    def make(
+        kind: str = "classification", base_dir: Path = tiny_model_dir, **changes: object
+    ) -> FinetuneRequest:
         data, work_dir = tmp_path / f"{kind}-data", tmp_path / f"{kind}-prepared"
         for directory in (data, work_dir):
             directory.mkdir()
         for split in ("train", "validation"):
             write_rows(data / f"{split}.jsonl", rows(kind, 20, seed=3))
-        prepared = prepare_dataset(str(data), work_dir=work_dir)
-        splits = {
-            name: SplitRecord(
-                file=FileRecord(key=name, digest=split.digest, num_bytes=split.num_bytes),
-                num_examples=split.num_examples,
-            )
-            for name, split in prepared.splits.items()
-        }
-        return FinetuneRequest(
-            base_dir=tiny_model_dir,
-            dataset=DatasetRecord(
-                dataset_id=prepared.dataset_id,
-                objective=prepared.objective,
-                is_pair=prepared.is_pair,
-                labels=prepared.labels,
-                splits=splits,
-            ),
-            splits={name: split.path for name, split in prepared.splits.items()},
-            cache=LocalCache(tmp_path / "cache", 1 << 30),
-            hyperparameters=QUICK.model_copy(update=changes),
-            turn=1,
-            previous_head=None,
-            form="delta",
-            dtype="float32",
-            last_residual=None,
-            keeps_residual=False,
-            checkpoint=None,
-            should_stop=lambda: False,
-        )
+        hyperparameters = QUICK.model_copy(update=changes)
+        return request_on(data, work_dir, base_dir, hyperparameters)
 
     return make

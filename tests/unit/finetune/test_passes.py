@@ -39,7 +39,8 @@ def model(tiny_model_dir: Path) -> SmallMemory:
 def data(tiny_model_dir: Path) -> TokenizedExamples:
     texts = [" ".join(CORPUS[: 1 + index % 4]) for index in range(24)]
     labels = [index % 3 for index in range(24)]
-    return tokenize(Examples(texts, None, labels), load_tokenizer(tiny_model_dir), 32)
+    tokenizer = load_tokenizer(tiny_model_dir, load_body(tiny_model_dir))
+    return tokenize(Examples(texts, None, labels), tokenizer, 32)
 
 
 def gradients(model: SequenceModel, act: Callable[[], Tensor]) -> tuple[float, dict[str, Tensor]]:

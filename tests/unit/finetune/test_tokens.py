@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from coldfusion_queue.finetune.model import load_tokenizer
+from coldfusion_queue.finetune.model import load_body, load_tokenizer
 from coldfusion_queue.finetune.tokens import TokenizedExamples, open_tokens, tokenize, write_tokens
 from coldfusion_queue.intake.examples import Examples
 from tests.conftest import CORPUS
@@ -17,7 +17,7 @@ from tests.conftest import CORPUS
 
 @pytest.fixture
 def tokenizer(tiny_model_dir: Path) -> Any:
-    return load_tokenizer(tiny_model_dir)
+    return load_tokenizer(tiny_model_dir, load_body(tiny_model_dir))
 
 
 def examples(number: int, *, pairs: bool = False, seed: int = 0) -> Examples:
