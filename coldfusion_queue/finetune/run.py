@@ -12,6 +12,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from coldfusion_queue.finetune.adapters import add_adapters, merge_adapters, save_factors
 from coldfusion_queue.finetune.batches import TokenizedExamples
 from coldfusion_queue.finetune.device import pick_device
 from coldfusion_queue.finetune.files import LabelScale, load_head, save_head, save_shared
@@ -31,7 +32,7 @@ from coldfusion_queue.records import (
     Hyperparameters,
     Objective,
 )
-from coldfusion_queue.settings import ContributionDtype, Settings
+from coldfusion_queue.settings import ContributionChoice, ContributionDtype, Settings
 
 __all__ = ["FinetuneRequest", "FinetuneResult", "finetune"]
 
@@ -49,9 +50,9 @@ class FinetuneRequest:
     turn: int
     previous_head: Path | None
     """Head of the submission's last turn; None starts with a fresh one."""
-    form: Literal["delta", "full"]
+    form: ContributionChoice
     dtype: ContributionDtype
-    """In what a delta is written; of no meaning for the full form."""
+    """In what a delta is written; of no meaning for factors and the full form."""
     last_residual: Path | None
     """What quantising cut off the last turn; None if it is lost or there was none."""
     keeps_residual: bool
@@ -96,7 +97,8 @@ def finetune(
         FinetuneInterrupted: it was told to stop; the checkpoint is in ``work_dir``.
         TrainingFailedError: loss or parameters are not finite, or the device is not there.
         InvalidTensorFileError: the checkpoint is no such file.
-        IncompatibleModelError: see ``files.save_shared``; or the checkpoint is of another turn.
+        IncompatibleModelError: see ``files.save_shared`` and ``adapters.add_adapters``; or the
+            checkpoint is of another turn.
     """
     if settings.torch_threads is not None:
         torch.set_num_threads(settings.torch_threads)
@@ -113,10 +115,16 @@ def finetune(
     head = work_dir / "head.safetensors"
     save_head(model, request.dataset.labels, scale, head)
     shared = work_dir / "shared.safetensors"
+    if request.hyperparameters.adapter is not None:
+        if request.form == "auto":
+            save_factors(model.body, request.base_dir, shared)
+            return FinetuneResult(shared, "low_rank", None, head, metrics)
+        merge_adapters(model.body)
     parameters = model.body.state_dict()
     if request.dtype != "quantised":
-        save_shared(parameters, request.base_dir, request.form, shared, dtype=request.dtype)
-        return FinetuneResult(shared, request.form, None, head, metrics)
+        form: Literal["delta", "full"] = "full" if request.form == "full" else "delta"
+        save_shared(parameters, request.base_dir, form, shared, dtype=request.dtype)
+        return FinetuneResult(shared, form, None, head, metrics)
     last, residual = request.last_residual, work_dir / "residual"
     kept = residual if request.keeps_residual else None
     save_quantised(parameters, request.base_dir, shared, last_residual=last, residual=kept)
@@ -148,6 +156,8 @@ def _build(request: FinetuneRequest) -> SequenceModel:
         load_head(model, request.previous_head)
     if hyperparameters.freeze_embeddings:
         model.body.get_input_embeddings().requires_grad_(False)  # type: ignore[operator]
+    if hyperparameters.adapter is not None:
+        add_adapters(model.body, hyperparameters)
     return model
 
 
