@@ -395,6 +395,9 @@ def changed(**tensors: Entry | None) -> bytes:
             id="as large as the matrix",
         ),
         pytest.param(changed(query__B=zeros((12, 2, 1))), r"\(12, 2, 1\)", id="three dimensions"),
+        pytest.param(
+            changed(query__B=("F32", (0, *[1 << 62] * 63), b"")), "F32 of shape", id="long shape"
+        ),
         pytest.param(changed(query__B=zeros(())), r"of shape \(\) by", id="no dimensions"),
         pytest.param(changed(query__B=zeros((12, 2), "int32")), "I32", id="integers"),
         pytest.param(changed(query__A=None), "'query/B' is without the other", id="B alone"),
@@ -545,6 +548,20 @@ def test_a_changed_byte_is_found_wherever_it_is(chunk_bytes: int, position: int)
     data[-position] ^= 1
     fault = fault_of(bytes(data), chunk_bytes, digest=digest_of(GOOD))
     assert isinstance(fault.cause, DigestMismatchError)
+
+
+def test_a_file_that_is_replaced_by_a_shorter_one_is_its_contributors_fault() -> None:
+    source = MemorySource("a", GOOD)
+    fusion = Fusion(
+        ModelFiles.single(MemorySource("base", BASE), digest_of(BASE)),
+        [FusionInput("c7", source, None, "low_rank", 1.0)],
+        chunk_bytes=64,
+        threads=1,
+    )
+    source.data = GOOD[:-8]
+    with pytest.raises(ContributionFault, match="c7") as caught:
+        list(fusion.fuse(0))
+    assert isinstance(caught.value.cause, DigestMismatchError)
 
 
 def test_factors_are_no_plain_delta() -> None:
