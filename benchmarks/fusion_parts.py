@@ -18,7 +18,7 @@ from coldfusion_queue.fusion.methods import make_method
 from coldfusion_queue.fusion.model_reader import ModelFiles
 from coldfusion_queue.fusion.momentum import FusionState
 from coldfusion_queue.fusion.stream import Fusion, FusionInput
-from coldfusion_queue.records import FileRecord
+from coldfusion_queue.records import ContributionForm, FileRecord
 from coldfusion_queue.repository.source import ObjectSource
 from coldfusion_queue.settings import load_settings
 from coldfusion_queue.store import Store
@@ -142,6 +142,7 @@ def fuse(
     method: str = "mean",
     is_weighted: bool = False,
     is_digested: bool = False,
+    form: ContributionForm = "delta",
 ) -> None:
     """The engine, from the store to the store; contributions are used several times if need be.
 
@@ -152,13 +153,19 @@ def fuse(
         method: with the policy's defaults.
         is_weighted: weights as of contributions with a staleness of 0, 1, 2 and so on.
         is_digested: verify all digests, as if no contribution had been inspected.
+        form: of the contributions.
     """
     settings = load_settings()
     weights = [(1 + index) ** -0.5 if is_weighted else 1.0 for index in range(number)]
     store = Store.open(settings)
     inputs = [
         _input(
-            store, f"c{index:03}", deltas[index % len(deltas)], weight / sum(weights), is_digested
+            store,
+            f"c{index:03}",
+            deltas[index % len(deltas)],
+            weight / sum(weights),
+            is_digested,
+            form,
         )
         for index, weight in enumerate(weights)
     ]
@@ -190,14 +197,19 @@ def fuse(
 
 
 def _input(
-    store: Store, name: str, file: FileRecord, coefficient: float, is_digested: bool
+    store: Store,
+    name: str,
+    file: FileRecord,
+    coefficient: float,
+    is_digested: bool,
+    form: ContributionForm = "delta",
 ) -> FusionInput:
     found = None if is_digested else store.stat(file.key)
     return FusionInput(
         contribution_id=name,
         source=ObjectSource(store, file, found.stamp if found else None),
         digest=file.digest if is_digested else None,
-        form="delta",
+        form=form,
         coefficient=coefficient,
     )
 

@@ -21,7 +21,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from coldfusion_queue.errors import SettingsError, UsageError
 from coldfusion_queue.names import check_name
 
-__all__ = ["ContributionDtype", "Settings", "load_settings", "masked_url", "stack_env_file"]
+__all__ = [
+    "ContributionChoice",
+    "ContributionDtype",
+    "Settings",
+    "load_settings",
+    "masked_url",
+    "stack_env_file",
+]
 
 ENV_PREFIX = "COLDFUSION_"
 
@@ -29,6 +36,9 @@ ENV_PREFIX = "COLDFUSION_"
 _SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT_\d+_(TCP|UDP|SCTP)(_.*)?)$")
 
 Seconds = Annotated[float, Field(gt=0)]
+
+#: What a finetune uploads.
+ContributionChoice = Literal["auto", "delta", "full"]
 
 #: In what a delta is uploaded: 4, 2, 2 or 0.39 bytes an element.
 ContributionDtype = Literal["float32", "bfloat16", "float16", "quantised"]
@@ -187,8 +197,10 @@ class Settings(BaseSettings):
     """Share of the time that a finetune may use its device; below 1 it pauses after each step,
     for machines that have other work to do."""
 
-    contribution_form: Literal["delta", "full"] = "delta"
-    """What a finetune uploads: finetuned minus base parameters, or the finetuned parameters."""
+    contribution_form: ContributionChoice = "auto"
+    """What a finetune uploads: finetuned minus base parameters (``delta``), or the finetuned
+    parameters (``full``). ``auto`` is the delta, of low-rank adapters as their factors, which are
+    float32 and much smaller; the others merge adapters into the parameters first."""
 
     contribution_dtype: ContributionDtype = "bfloat16"
     """In what a delta is uploaded, where the base model's own dtype is not narrower;

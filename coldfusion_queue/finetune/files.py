@@ -27,8 +27,10 @@ __all__ = [
     "load_head",
     "open_base",
     "save_head",
+    "save_in_order",
     "save_shared",
     "shared_tensors",
+    "trained",
 ]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -112,17 +114,17 @@ def save_shared(
         if before.is_floating_point():
             wanted = _DTYPES[dtype] if form == "delta" else before.dtype
             tensors[name] = _cast(name, value, min(before.dtype, wanted, key=_size))
-    _save_in_order(tensors, path)
+    save_in_order(tensors, path, {"format": "pt"})
 
 
-def _save_in_order(tensors: Mapping[str, Tensor], path: Path) -> None:
+def save_in_order(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
     """Write a safetensors file whose data lies in the order given.
 
     In the order of the base model's files a fusion reads it from beginning to end, shard by shard.
     """
     places = [(name, _DTYPE_NAMES[tensor.dtype], tensor.shape) for name, tensor in tensors.items()]
     with path.open("wb") as file:
-        file.write(make_header(places, {"format": "pt"}))
+        file.write(make_header(places, metadata))
         for tensor in tensors.values():
             file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
@@ -150,14 +152,24 @@ def shared_tensors(
 def _changed(name: str, before: Tensor, after: Tensor, form: str) -> Tensor:
     if not before.is_floating_point():
         return before
-    after = after.detach().to("cpu", torch.float32)
-    if not torch.isfinite(after).all():
+    after = trained(name, after)
+    return after - before.float() if form == "delta" else after
+
+
+def trained(name: str, value: Tensor) -> Tensor:
+    """What training made of a tensor, as float32 on the CPU.
+
+    Raises:
+        TrainingFailedError: a number is NaN or infinite.
+    """
+    value = value.detach().to("cpu", torch.float32)
+    if not torch.isfinite(value).all():
         raise TrainingFailedError(
             "this finetune",
             f"tensor {name!r} holds NaN or infinite values",
             "lower learning_rate with --set and submit again",
         )
-    return after - before.float() if form == "delta" else after
+    return value
 
 
 def _cast(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:

@@ -21,7 +21,7 @@ def make_optimizer(
     groups = [
         {"params": list(chosen), "lr": rate * factor, "weight_decay": decay if matrices else 0.0}
         for part, factor in (
-            (model.body, 1.0),
+            (model.body, hyperparameters.body_learning_rate_factor),
             (model.head, hyperparameters.head_learning_rate_factor),
         )
         for matrices in (True, False)

@@ -13,6 +13,7 @@ import torch
 
 from coldfusion_queue.cache import LocalCache
 from coldfusion_queue.errors import DeviceLostError
+from coldfusion_queue.finetune.adapters import add_adapters, merge_adapters, save_factors
 from coldfusion_queue.finetune.attention import use_fast_attention
 from coldfusion_queue.finetune.data import FinetuneData, Splits, load_data
 from coldfusion_queue.finetune.device import pick_device
@@ -38,7 +39,7 @@ from coldfusion_queue.records import (
     Hyperparameters,
     Metric,
 )
-from coldfusion_queue.settings import ContributionDtype, Settings
+from coldfusion_queue.settings import ContributionChoice, ContributionDtype, Settings
 
 __all__ = ["FinetuneRequest", "FinetuneResult", "finetune"]
 
@@ -58,9 +59,9 @@ class FinetuneRequest:
     turn: int
     previous_head: Path | None
     """Head of the submission's last turn; None starts with a fresh one."""
-    form: Literal["delta", "full"]
+    form: ContributionChoice
     dtype: ContributionDtype
-    """In what a delta is written; of no meaning for the full form."""
+    """In what a delta is written; of no meaning for factors and the full form."""
     last_residual: Path | None
     """What quantising cut off the last turn; None if it is lost or there was none."""
     keeps_residual: bool
@@ -108,7 +109,8 @@ def finetune(
         TrainingFailedError: loss or parameters are not finite, or memory holds not one example.
         DeviceLostError: the device is not there, or failed.
         InvalidTensorFileError: the checkpoint is no such file.
-        IncompatibleModelError: see ``files.save_shared``; or the checkpoint is of another turn.
+        IncompatibleModelError: see ``files.save_shared`` and ``adapters.add_adapters``; or the
+            checkpoint is of another turn.
     """
     if settings.torch_threads is not None:
         torch.set_num_threads(settings.torch_threads)
@@ -174,6 +176,8 @@ class _Finetune:
             load_head(model, request.previous_head)
         if hyperparameters.freeze_embeddings:
             body.get_input_embeddings().requires_grad_(False)  # type: ignore[operator]
+        if hyperparameters.adapter is not None:
+            add_adapters(body, hyperparameters)
         use_fast_attention(body)
         if self._options.device.type == "cpu":
             use_fast_dropout(model)
@@ -215,11 +219,18 @@ class _Finetune:
 
     def _save_shared(self) -> tuple[Path, ContributionForm, Path | None]:
         """Write the shared parameters: the file, what it is, and what quantising cut off."""
-        request, shared = self._request, self._work_dir / "shared.safetensors"
-        parameters = self._model.body.state_dict()
+        request, body = self._request, self._model.body
+        shared = self._work_dir / "shared.safetensors"
+        if request.hyperparameters.adapter is not None:
+            if request.form == "auto":
+                save_factors(body, request.base_dir, shared)
+                return shared, "low_rank", None
+            merge_adapters(body)
+        parameters = body.state_dict()
         if request.dtype != "quantised":
-            save_shared(parameters, request.base_dir, request.form, shared, dtype=request.dtype)
-            return shared, request.form, None
+            form: Literal["delta", "full"] = "full" if request.form == "full" else "delta"
+            save_shared(parameters, request.base_dir, form, shared, dtype=request.dtype)
+            return shared, form, None
         last, residual = request.last_residual, self._work_dir / "residual"
         kept = residual if request.keeps_residual else None
         save_quantised(parameters, request.base_dir, shared, last_residual=last, residual=kept)

@@ -25,6 +25,7 @@ __all__ = [
     "Run",
     "Span",
     "is_in_order",
+    "join_ranges",
     "plan_chunks",
     "plan_read",
 ]
@@ -183,22 +184,37 @@ def plan_read(layout: TensorLayout, chunk: Chunk) -> ReadPlan:
         chunk: a chunk of the base model.
     """
     places = {piece: _range(layout, piece) for run in chunk.runs for piece in run.pieces}
-    ranges: list[tuple[int, int]] = []
-    positions: dict[int, int] = {}
-    filled = 0
-    for start, end in sorted(places.values()):
-        positions[start] = filled
-        filled += end - start
-        if ranges and ranges[-1][1] == start:
-            start, _ = ranges.pop()
-        ranges.append((start, end))
+    ranges, positions = join_ranges(places.values())
 
     def span(piece: Piece) -> Span:
         dtype = layout.tensors[piece.tensor].dtype
         return Span(dtype, positions[places[piece][0]], piece.num_elements)
 
     spans = tuple(tuple(_merged(map(span, run.pieces))) for run in chunk.runs)
-    return ReadPlan(tuple(ranges), spans)
+    return ReadPlan(ranges, spans)
+
+
+def join_ranges(
+    places: Iterable[tuple[int, int]],
+) -> tuple[tuple[tuple[int, int], ...], dict[int, int]]:
+    """Put together what lies side by side in a file.
+
+    Args:
+        places: (start, end) offsets in the file, disjoint and not empty, in any order.
+
+    Returns:
+        ``ReadPlan.ranges``, and for the start of each place its position in what they hold.
+    """
+    ranges: list[tuple[int, int]] = []
+    positions: dict[int, int] = {}
+    filled = 0
+    for start, end in sorted(places):
+        positions[start] = filled
+        filled += end - start
+        if ranges and ranges[-1][1] == start:
+            start, _ = ranges.pop()
+        ranges.append((start, end))
+    return tuple(ranges), positions
 
 
 def is_in_order(layout: TensorLayout, base: TensorLayout) -> bool:

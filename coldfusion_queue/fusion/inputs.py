@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from coldfusion_queue.errors import UsageError
 from coldfusion_queue.fusion.layout import ByteSource, TensorLayout
+from coldfusion_queue.fusion.low_rank_reader import LowRankReader
 from coldfusion_queue.fusion.model_reader import ModelFiles, ModelReader
 from coldfusion_queue.fusion.quantised_file import QuantisedReader
 from coldfusion_queue.fusion.reader import Reader, SourceReader
@@ -21,6 +22,7 @@ _KINDS: Mapping[ContributionForm, type[SourceReader]] = {
     "delta": SourceReader,
     "full": SourceReader,
     "quantised": QuantisedReader,
+    "low_rank": LowRankReader,
 }
 
 

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 #: What the numbers of a contribution are, and how they are written.
-ContributionForm = Literal["delta", "full", "quantised"]
+ContributionForm = Literal["delta", "full", "quantised", "low_rank"]
 
 
 class Contribution(Record):
@@ -42,9 +42,9 @@ class Contribution(Record):
     """Digest of that version's model file."""
     form: ContributionForm
     """``delta``: finetuned minus base. ``full``: the finetuned parameters. ``quantised``: a delta
-    of 3 bits an element, as ``docs/fusion.md`` describes."""
+    of 3 bits an element. ``low_rank``: a delta's factors. ``docs/fusion.md`` describes them."""
     shared: FileRecord
-    """The shared parameters, under the base model's tensor names unless they are quantised."""
+    """The shared parameters, in ``delta`` and ``full`` under the base model's tensor names."""
     head: FileRecord | None
     """The dataset's own head; never fused."""
     num_examples: int = Field(ge=0)

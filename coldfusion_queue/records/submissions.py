@@ -42,6 +42,17 @@ class Hyperparameters(Record):
     """Dropout before the head."""
     freeze_embeddings: bool = False
     """Leave the token embeddings as they are in the base, which saves time on a CPU."""
+    adapter: Literal["lora"] | None = None
+    """What is trained of the body: with ``lora`` a low-rank adapter of each linear layer, the rest
+    is frozen; None trains all of it. The head is always trained."""
+    lora_rank: int = Field(8, ge=1, le=256)
+    """Rank of the adapters; linear layers too small for it to save anything get none."""
+    lora_alpha: float = Field(16.0, gt=0)
+    """The adapters' product is multiplied by this over the rank."""
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout before the adapters."""
+    lora_learning_rate_factor: float = Field(10.0, gt=0)
+    """The adapters' learning rate as a multiple, so that ``learning_rate`` suits both kinds."""
     pooling: Literal["mean", "first", "last"] = "mean"
     """What the head sees: the mean over tokens, or the first or last token's hidden state."""
     metric: Metric = "auto"
@@ -56,6 +67,11 @@ class Hyperparameters(Record):
     """Examples of the development split that are scored; 0 cuts none off and scores nothing."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of everything random; turn and dataset are mixed in."""
+
+    @property
+    def body_learning_rate_factor(self) -> float:
+        """The learning rate of what is trained of the body, as a multiple."""
+        return self.lora_learning_rate_factor if self.adapter == "lora" else 1.0
 
     def metric_of(self, objective: Objective) -> Metric:
         """How a dataset of this kind is scored.

@@ -131,6 +131,7 @@ def contribute(
         form: str = "delta",
         change: Callable[[Tensors], Tensors] = lambda tensors: tensors,
         num_examples: int = 100,
+        metadata: dict[str, str] | None = None,
     ) -> Contribution:
         base = base or repository.ledger.base_version()
         generator = np.random.default_rng(seed)
@@ -142,7 +143,7 @@ def contribute(
         if form == "full":
             delta = {key: before[key] + value for key, value in delta.items()}
         path = tmp_path / f"{name}.safetensors"
-        save_file(change(delta), path)
+        save_file(change(delta), path, metadata=metadata)
         full_name = contribution_id(name, 1)
         attempt, files = repository.contributions.upload(full_name, {"shared.safetensors": path})
         contribution = Contribution(

@@ -66,6 +66,17 @@ def test_the_fusion_is_measured_against_its_floor() -> None:
     assert ratios["quantised"] < 1 / 8
 
 
+def test_low_rank_contributions_are_measured_against_float32() -> None:
+    report = run("benchmarks.low_rank", "--quick", "--repetitions", "1", "--contributions", "3")
+
+    assert report["benchmark"] == "low_rank"
+    assert set(report["seconds"]) == {"float32", "8", "32"}
+    assert all(ratio > 0 for ratio in report["seconds_ratio"].values())
+    # 2 x 6 matrices of width 128, of a model that is mostly embeddings.
+    assert 0 < report["bytes_ratio"]["8"] < 0.05
+    assert report["bytes_ratio"]["32"] == pytest.approx(4 * report["bytes_ratio"]["8"], rel=0.1)
+
+
 @pytest.mark.timeout(300)
 def test_compact_contributions_are_measured_against_float32(tmp_path: Path) -> None:
     schemes = ("float32", "quantised")

@@ -26,3 +26,7 @@ def test_the_fusion_worker_loads_no_torch() -> None:
     loaded = loaded_after("import workers.fusion_worker, coldfusion_queue.queue.tasks")
 
     assert not loaded & {"torch", "transformers"}
+
+
+def test_a_finetune_without_adapters_loads_no_peft() -> None:
+    assert not loaded_after("import coldfusion_queue.finetune.run") & {"peft", "accelerate"}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,16 +67,22 @@ def quick_settings() -> Settings:
 
 @pytest.fixture
 def make_request(tiny_model_dir: Path, tmp_path: Path) -> MakeRequest:
-    """``make_request(kind, **changes)``: a request, with changes to the hyperparameters."""
+    """``make_request(kind, **changes)``: a request, with changes to the hyperparameters.
+
+    ``examples`` are other rows than the ones made up for ``kind``.
+    """
 
     def make(
-        kind: str = "classification", base_dir: Path = tiny_model_dir, **changes: object
+        kind: str = "classification",
+        base_dir: Path = tiny_model_dir,
+        examples: Sequence[Mapping[str, Any]] | None = None,
+        **changes: object,
     ) -> FinetuneRequest:
         data, work_dir = tmp_path / f"{kind}-data", tmp_path / f"{kind}-prepared"
         for directory in (data, work_dir):
             directory.mkdir()
         for split in ("train", "validation"):
-            write_rows(data / f"{split}.jsonl", rows(kind, 20, seed=3))
+            write_rows(data / f"{split}.jsonl", examples or rows(kind, 20, seed=3))
         hyperparameters = QUICK.model_copy(update=changes)
         return request_on(data, work_dir, base_dir, hyperparameters)
 

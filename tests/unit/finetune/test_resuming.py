@@ -71,6 +71,9 @@ def interrupted_at(
         pytest.param((4,), "regression", {"head_learning_rate_factor": 7.0}, id="two-rates"),
         pytest.param((1,), "classification", {"warmup_fraction": 0.0}, id="no-warm-up"),
         pytest.param((5,), "classification", {"pooling": "first"}, id="first-token"),
+        pytest.param(
+            (2, 6), "classification", {"adapter": "lora", "lora_dropout": 0.3}, id="adapters"
+        ),
     ],
 )
 def test_an_interrupted_finetune_ends_in_the_same_bits(
