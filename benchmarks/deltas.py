@@ -221,6 +221,7 @@ def _request(
         keeps_residual=False,
         checkpoint=None,
         should_stop=lambda: False,
+        keep=lambda *_: None,
     )
 
 

@@ -197,6 +197,10 @@ class Settings(BaseSettings):
     """Share of the time that a finetune may use its device; below 1 it pauses after each step,
     for machines that have other work to do."""
 
+    checkpoint_seconds: float | None = Field(600, gt=0)
+    """Seconds from one checkpoint of a running finetune to the next: what is lost at most when its
+    worker dies. None makes one only when the worker is told to stop."""
+
     contribution_form: ContributionChoice = "auto"
     """What a finetune uploads: finetuned minus base parameters (``delta``), or the finetuned
     parameters (``full``). ``auto`` is the delta, of low-rank adapters as their factors, which are

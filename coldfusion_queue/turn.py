@@ -220,6 +220,7 @@ class _Turn:
                 keeps_residual=self.submission.turns != self.number,
                 checkpoint=self._fetched(checkpoint),
                 should_stop=self.should_stop,
+                keep=lambda path, step, num_steps: self._keep(base, path, step, num_steps),
             )
             self._stop_if_asked(checkpoint)
             try:
@@ -242,18 +243,21 @@ class _Turn:
             return TurnInterrupted(self.name, 0, 0)
         return TurnInterrupted(self.name, checkpoint.step, checkpoint.num_steps)
 
+    def _keep(self, base: BaseVersion, path: Path, step: int, num_steps: int) -> Checkpoint:
+        """Save a state; it replaces what is known of earlier steps."""
+        checkpoints = self.repository.checkpoints
+        kept = checkpoints.save(self.name, path, base=base, step=step, num_steps=num_steps)
+        with suppress(ColdFusionError):  # they are deleted with the turn's others at its end
+            checkpoints.delete_older(kept)
+        return kept
+
     def _save(
         self, interruption: FinetuneInterrupted, base: BaseVersion, last: Checkpoint | None
     ) -> NoReturn:
         """Save the state of an interrupted finetune; without the store, the last one stays."""
+        steps = interruption.step, interruption.num_steps
         try:
-            last = self.repository.checkpoints.save(
-                self.name,
-                interruption.path,
-                base=base,
-                step=interruption.step,
-                num_steps=interruption.num_steps,
-            )
+            last = self._keep(base, interruption.path, *steps)
         except ColdFusionError as error:
             event = {"event": "checkpoint_lost"}
             ids = {"contribution": self.name, "step": interruption.step}

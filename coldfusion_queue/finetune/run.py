@@ -26,6 +26,7 @@ from coldfusion_queue.finetune.optimizer import shrinkage
 from coldfusion_queue.finetune.passes import Passes
 from coldfusion_queue.finetune.progress import Progress
 from coldfusion_queue.finetune.quantising import save_quantised
+from coldfusion_queue.finetune.saving import Keep
 from coldfusion_queue.finetune.scoring import score
 from coldfusion_queue.finetune.training import (
     Checkpointing,
@@ -70,6 +71,8 @@ class FinetuneRequest:
     """State that an interrupted finetune of the same turn left; None begins at the first step."""
     should_stop: Callable[[], bool]
     """Asked after each optimizer step but the last."""
+    keep: Keep
+    """Takes the checkpoints that are made every ``checkpoint_seconds``."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def finetune(
     options = _options(settings)
     try:
         with ExitStack() as opened:
-            return _Finetune(request, options, work_dir, opened).run(report)
+            return _Finetune(request, settings, options, work_dir, opened).run(report)
     except torch.AcceleratorError as error:
         raise DeviceLostError(str(options.device), str(error).splitlines()[0]) from error
 
@@ -136,9 +139,15 @@ class _Finetune:
     """The parts of one finetune; see ``finetune``."""
 
     def __init__(
-        self, request: FinetuneRequest, options: TrainingOptions, work_dir: Path, opened: ExitStack
+        self,
+        request: FinetuneRequest,
+        settings: Settings,
+        options: TrainingOptions,
+        work_dir: Path,
+        opened: ExitStack,
     ) -> None:
         self._request = request
+        self._checkpoint_seconds = settings.checkpoint_seconds
         self._options = options
         self._work_dir = work_dir
         self._seed = _seed(request)
@@ -193,7 +202,13 @@ class _Finetune:
             self._options,
             self._seed,
             report,
-            Checkpointing(request.checkpoint, saved, request.should_stop),
+            Checkpointing(
+                start=request.checkpoint,
+                path=saved,
+                should_stop=request.should_stop,
+                interval_seconds=self._checkpoint_seconds,
+                keep=request.keep,
+            ),
             None if self._data.development is None else self._score,
         )
 

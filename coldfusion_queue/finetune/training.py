@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -18,6 +19,7 @@ from coldfusion_queue.finetune.model import SequenceModel
 from coldfusion_queue.finetune.optimizer import make_optimizer, make_schedule
 from coldfusion_queue.finetune.passes import Passes
 from coldfusion_queue.finetune.progress import Meter, Progress
+from coldfusion_queue.finetune.saving import IntervalSaver, Keep
 from coldfusion_queue.finetune.tokens import TokenizedExamples
 from coldfusion_queue.records import Hyperparameters
 
@@ -66,6 +68,10 @@ class Checkpointing:
     """File to write the state to; it may be ``start``."""
     should_stop: Callable[[], bool]
     """Asked after each optimizer step but the last."""
+    interval_seconds: float | None = None
+    """From one checkpoint to the next, while it trains; None makes none."""
+    keep: Keep = lambda *_: None
+    """Takes the file of a checkpoint that was made while it trains."""
 
 
 class FinetuneInterrupted(Exception):  # noqa: N818 - nothing went wrong
@@ -125,17 +131,22 @@ def train(
     training = _Training(model, data, hyperparameters, options, seed, report, validate)
     first = training.resume(checkpointing.start)
     model.train()
-    for position, indices in enumerate(_batches(data, hyperparameters, seed)):
-        if position < first:
-            training.skip(indices)
-            continue
-        started = time.monotonic()
-        training.step(indices)
-        if training.is_over():
-            break
-        if checkpointing.should_stop():
-            training.interrupt(checkpointing.path)
-        _rest(started, options)
+    saver = IntervalSaver(
+        checkpointing.interval_seconds, checkpointing.path.parent, checkpointing.keep
+    )
+    with closing(saver):
+        for position, indices in enumerate(_batches(data, hyperparameters, seed)):
+            if position < first:
+                training.skip(indices)
+                continue
+            started = time.monotonic()
+            training.step(indices)
+            if training.is_over():
+                break
+            if checkpointing.should_stop():
+                training.interrupt(checkpointing.path)
+            training.save_if_due(saver)
+            _rest(started, options)
     return training.outcome()
 
 
@@ -225,6 +236,12 @@ class _Training:
     def is_over(self) -> bool:
         """Whether no step is left to do."""
         return self._is_early or self._state.step == self._num_steps
+
+    def save_if_due(self, saver: IntervalSaver) -> None:
+        """Make a checkpoint, if it is time to; a loss that is not finite ends the training."""
+        if saver.is_due():
+            self._meter.check()
+            saver.save(self._state)
 
     def interrupt(self, path: Path) -> NoReturn:
         """Save the state and end."""

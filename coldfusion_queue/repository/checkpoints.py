@@ -1,4 +1,4 @@
-"""Checkpoints of interrupted finetunes: uploaded under an attempt, then recorded."""
+"""Checkpoints of finetunes: uploaded under an attempt, then recorded."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Checkpoints:
         """Upload a training state, then create its record, which is the commit point.
 
         When the upload fails or is interrupted, what was uploaded is deleted. Each call makes a
-        checkpoint of its own; earlier ones of the turn stay until ``delete``.
+        checkpoint of its own; earlier ones of the turn stay until they are deleted.
 
         Args:
             contribution_id: of the turn.
@@ -93,6 +93,17 @@ class Checkpoints:
         keys = [item.key for item in self._store.list(self._keys.checkpoints(contribution_id))]
         self._store.delete([key for key in keys if key.endswith(_RECORD)])
         self._store.delete([key for key in keys if not key.endswith(_RECORD)])
+
+    def delete_older(self, checkpoint: Checkpoint) -> None:
+        """Delete the checkpoints of a turn that have fewer steps than this one.
+
+        Idempotent: what is not there counts as deleted.
+        """
+        for item in self.all(checkpoint.contribution_id):
+            if item.step < checkpoint.step:
+                record = self._keys.checkpoint(item.contribution_id, item.attempt)
+                self._store.delete([record])
+                self._store.delete([item.file.key])
 
     def _upload(self, key: str, path: Path) -> FileRecord:
         try:

@@ -61,6 +61,17 @@ def test_turns_have_checkpoints_of_their_own(repository: Repository, tmp_path: P
     assert repository.checkpoints.newest("somebody-1.t000010") == other
 
 
+def test_older_ones_go_and_newer_ones_stay(repository: Repository, tmp_path: Path) -> None:
+    other = save(repository, tmp_path, 1, turn="somebody-1.t000010")
+    saved = {step: save(repository, tmp_path, step) for step in (9, 31, 10)}
+
+    repository.checkpoints.delete_older(saved[10])
+
+    assert repository.checkpoints.all(TURN) == [saved[31], saved[10]]
+    assert repository.checkpoints.newest("somebody-1.t000010") == other
+    assert len(objects(repository)) == 2 * 3  # tensors and record of each, and nothing else
+
+
 def test_an_unreadable_record_is_logged_and_hides_no_other(
     repository: Repository, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

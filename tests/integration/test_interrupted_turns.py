@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from coldfusion_queue import crash_points
 from coldfusion_queue.crash_points import CrashPoint
+from coldfusion_queue.finetune.progress import Progress
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings
 from coldfusion_queue.turn import Phase, TurnInterrupted, run_turn
@@ -127,6 +129,30 @@ def test_nobody_is_asked_once_training_has_ended(bench: Bench) -> None:
     bench.run(bench.submit(), stop)
 
     assert stop.asked == NUM_QUESTIONS_BEFORE + NUM_STEPS - 1
+
+
+def test_a_turn_whose_worker_dies_goes_on_from_its_last_checkpoint_in_the_same_bytes(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = outcome(bench.run(bench.submit()))
+    always = {"checkpoint_seconds": 1e-9, "progress_interval_seconds": 1e-9}
+    dying = replace(bench, settings=bench.settings.model_copy(update=always))
+    submission = bench.submit()
+
+    def die(phase: Phase, _: int, progress: Progress | None) -> None:
+        if phase is Phase.TRAINING and progress and progress.step == 5:
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        dying.run(submission, report=die)
+    kept = bench.repository.checkpoints.all(name_of(submission))
+    with caplog.at_level(logging.INFO):
+        contribution = bench.run(submission)
+
+    assert [1 <= item.step < 5 for item in kept] == [True]  # those before it are deleted
+    assert outcome(contribution) == expected
+    assert "turn_resumed" in events(caplog)
+    assert bench.checkpoints() == []
 
 
 def test_a_store_that_is_away_costs_the_last_steps_alone(

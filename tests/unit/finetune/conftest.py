@@ -14,6 +14,7 @@ from coldfusion_queue.intake.prepare import prepare_dataset
 from coldfusion_queue.records import DatasetRecord, FileRecord, Hyperparameters, SplitRecord
 from coldfusion_queue.settings import Settings, load_settings
 from tests.rows import rows, write_rows
+from tests.watching import ignore
 
 MakeRequest = Callable[..., FinetuneRequest]
 
@@ -56,6 +57,7 @@ def request_on(
         keeps_residual=False,
         checkpoint=None,
         should_stop=lambda: False,
+        keep=ignore,
     )
 
 
