@@ -39,6 +39,7 @@ from coldfusion_queue.records.submissions import (
     Checkpoint,
     Failure,
     Hyperparameters,
+    SiteData,
     Submission,
 )
 
@@ -68,6 +69,7 @@ __all__ = [
     "Record",
     "RepositoryRecord",
     "Rule",
+    "SiteData",
     "SplitRecord",
     "State",
     "Submission",
