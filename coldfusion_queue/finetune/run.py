@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ from coldfusion_queue.settings import ContributionDtype, Settings
 
 __all__ = ["FinetuneRequest", "FinetuneResult", "finetune"]
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class FinetuneRequest:
@@ -60,6 +63,8 @@ class FinetuneRequest:
     """State that an interrupted finetune of the same turn left; None begins at the first step."""
     should_stop: Callable[[], bool]
     """Asked after each optimizer step but the last."""
+    is_private: bool = False
+    """The data is a site's: nothing is written that was worked out from its labels but weights."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ def finetune(
     loss = train(model, data, request.hyperparameters, options, seed, report, checkpointing)
     metrics = {"train_loss": loss, **_validate(model, request, scale, options)}
     head = work_dir / "head.safetensors"
-    save_head(model, request.dataset.labels, scale, head)
+    save_head(model, request.dataset.labels, None if request.is_private else scale, head)
     shared = work_dir / "shared.safetensors"
     parameters = model.body.state_dict()
     if request.dtype != "quantised":
@@ -144,8 +149,9 @@ def _build(request: FinetuneRequest) -> SequenceModel:
     model = SequenceModel(
         load_body(request.base_dir), num_outputs, hyperparameters.pooling, hyperparameters.dropout
     )
-    if request.previous_head is not None:
-        load_head(model, request.previous_head)
+    if request.previous_head is not None and not load_head(model, request.previous_head):
+        event = {"event": "head_afresh", "dataset": request.dataset.dataset_id}
+        log.warning("head begins afresh: its data has another number of labels now", extra=event)
     if hyperparameters.freeze_embeddings:
         model.body.get_input_embeddings().requires_grad_(False)  # type: ignore[operator]
     return model
