@@ -320,9 +320,14 @@ class Settings(BaseSettings):
         return self.home / "residuals"
 
     @property
-    def site_dir(self) -> Path:
-        """Directory of what a site worker keeps to itself; readable for its owner alone."""
-        return self.home / "site"
+    def site_scratch_dir(self) -> Path:
+        """Directory of a site's data in canonical form, for as long as a turn runs."""
+        return self.home / "site" / "scratch"
+
+    @property
+    def site_labels_dir(self) -> Path:
+        """Directory of the class names of a site's data, by submission and turn."""
+        return self.home / "site" / "labels"
 
     @property
     def stack_dir(self) -> Path:
