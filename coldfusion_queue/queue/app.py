@@ -56,8 +56,10 @@ def make_app(settings: Settings) -> Celery:
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
         worker_cancel_long_running_tasks_on_connection_loss=False,
-        worker_send_task_events=True,
-        task_send_sent_event=True,
+        # A site's worker takes no commands and publishes nothing: see ``presence``.
+        worker_enable_remote_control=settings.site is None,
+        worker_send_task_events=settings.site is None,
+        task_send_sent_event=settings.site is None,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         broker_connection_retry_on_startup=True,
