@@ -41,7 +41,7 @@ def turn_data(
         with _uploaded(repository, cache, submission) as data:
             yield data
         return
-    from coldfusion_queue.site.preparing import prepared_data
+    from coldfusion_queue.sites.preparing import prepared_data
 
     with prepared_data(settings, submission.site_data, submission.submission_id, turn) as found:
         yield TurnData(found.record, found.splits, not found.has_other_labels)

@@ -10,7 +10,7 @@ import click
 from coldfusion_queue.cli.common import print_json
 from coldfusion_queue.errors import ColdFusionError, UsageError
 from coldfusion_queue.names import check_site, slug
-from coldfusion_queue.site.paths import SITE_PREFIX, check_path
+from coldfusion_queue.sites.paths import SITE_PREFIX, check_path
 
 if TYPE_CHECKING:
     from coldfusion_queue.records import SiteData, Submission

@@ -31,7 +31,7 @@ from coldfusion_queue.queue.stopping import is_stopping
 from coldfusion_queue.records import Submission
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.residuals import Residuals
-from coldfusion_queue.site.labels import SiteLabels
+from coldfusion_queue.sites.labels import SiteLabels
 from coldfusion_queue.turn import TurnInterrupted, run_turn
 
 __all__ = ["TurnDelivery"]

@@ -19,9 +19,9 @@ from coldfusion_queue.intake.splits import SPLIT_NAMES
 from coldfusion_queue.intake.tables import EXTENSIONS
 from coldfusion_queue.records import DatasetRecord, FileRecord, SiteData, SplitRecord
 from coldfusion_queue.settings import Settings
-from coldfusion_queue.site.labels import SiteLabels
-from coldfusion_queue.site.paths import find_data, shown_path
-from coldfusion_queue.site.scratch import scratch_directory
+from coldfusion_queue.sites.labels import SiteLabels
+from coldfusion_queue.sites.paths import find_data, shown_path
+from coldfusion_queue.sites.scratch import scratch_directory
 
 __all__ = ["SiteDataset", "prepared_data"]
 
