@@ -6,6 +6,7 @@ import base64
 import csv
 import json
 import random
+import re
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -190,6 +191,23 @@ def test_nothing_of_private_data_leaves_the_site(scene: Scene) -> None:
     assert not [place for place in places if "/datasets/" in place or "/checkpoints/" in place]
 
 
+def test_a_submission_to_a_site_where_nobody_is_waits_and_says_so(idle_world: World) -> None:
+    arguments = ("site:notes/2024.csv", "--site", "nowhere", "--turns", "2")
+    done = idle_world.run("coldfusion-submit", *arguments)
+
+    assert done.code == 0
+    assert "note: no worker of site nowhere is there now; the turn waits for one" in done.err
+    assert "notes/2024.csv of site nowhere, which is checked there; 2 turn(s)" in done.err
+    assert done.out.startswith("nowhere-2024-")
+    assert idle_world.redis.llen("finetune.nowhere") == 1
+    assert idle_world.redis.llen("finetune") == 0
+    # Nothing of the file is needed here, and nothing is uploaded.
+    assert not [key for key in idle_world.objects() if "/datasets/" in key]
+    answer = idle_world.run("coldfusion-submit", *arguments, "--json").json()
+    assert answer["dataset"] == "site:nowhere/notes/2024.csv"
+    assert answer["notes"] == ["no worker of site nowhere is there now; the turn waits for one"]
+
+
 @pytest.mark.slow
 def test_a_site_is_told_enough_to_mend_its_data(scene: Scene) -> None:
     def reason(name: str) -> str:
@@ -231,9 +249,12 @@ def test_only_the_sites_worker_runs_its_turns_and_what_it_commits_is_told(scene:
     shown = world.run("coldfusion", "status", "--all", "--json").json()
     assert {item["site"] for item in shown["submissions"]} == {SITE}
     assert shown["queues"][f"finetune.{SITE}"] == 0
-    assert f"  {SITE}  complete  2/2" in world.run("coldfusion", "status", "--all").out
-    # Nothing of the data is left on the site's own disk but the names of classes of open ones.
+    text = world.run("coldfusion", "status", "--all").out
+    assert re.search(rf"{good} +{SITE} +complete +2/2", text)
+    # Nothing of the data is left on the site's own disk either.
     assert list((world.directory / "home" / "site" / "scratch").iterdir()) == []
+    answer = world.run("coldfusion-submit", "site:notes", "--site", SITE, "--json").json()
+    assert answer["notes"] == []  # somebody is there
 
 
 def is_start(item: dict[str, object]) -> bool:
