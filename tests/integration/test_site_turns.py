@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 import redis
+from click.testing import CliRunner
 from safetensors import safe_open
 
 from coldfusion_queue.audit import Check, audit
-from coldfusion_queue.keys import RedisKeys
+from coldfusion_queue.cli.main import cli
+from coldfusion_queue.keys import RedisKeys, site_presence
 from coldfusion_queue.queue import tasks
 from coldfusion_queue.queue.app import make_app
 from coldfusion_queue.queue.hints import TurnHints
@@ -194,6 +196,26 @@ def test_a_sites_worker_takes_no_commands_and_publishes_nothing(at_site: Setting
     assert not conf.worker_enable_remote_control
     assert not conf.worker_send_task_events
     assert not conf.task_send_sent_event
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_the_doctor_at_a_site_asks_for_its_own_worker_alone(
+    is_there: bool,
+    repository: Repository,
+    client: redis.Redis,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLDFUSION_SITE", SITE)
+    monkeypatch.setenv("COLDFUSION_SITE_DATA_DIR", str(tmp_path))
+    if is_there:
+        client.set(site_presence(SITE), "")
+
+    answer = json.loads(CliRunner().invoke(cli, ["doctor", "--json"]).stdout)
+
+    (found,) = [item for item in answer if item["check"] == "workers"]
+    expected = ("ok", "a worker of") if is_there else ("note", "no worker of")
+    assert (found["state"], found["text"][: len(expected[1])]) == expected
 
 
 # --- what a turn writes -------------------------------------------------------------------------
