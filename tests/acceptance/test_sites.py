@@ -86,6 +86,7 @@ def scene(make_world: MakeWorld, tmp_path_factory: pytest.TempPathFactory) -> It
             "COLDFUSION_SITE": SITE,
             "COLDFUSION_BROKER_URL": own_user(world),
             "COLDFUSION_METRICS_PORT": ports["site"],
+            "COLDFUSION_LOG_LEVEL": "DEBUG",
             "INJECTOR_DIRECTORY": str(injector.directory),
         }
         world.start("finetune_worker", "site", **own)
