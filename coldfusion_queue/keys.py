@@ -35,13 +35,15 @@ Redis keys, none of which holds anything that cannot be rebuilt::
     coldfusion:<repository>:retries:<contribution_id> integer, expires: retries of a turn
     coldfusion:<repository>:missing:<contribution_id> string, expires: since when it is not queued
     coldfusion:<repository>:progress:<submission_id>  string, expires: JSON of the last report
+    coldfusion:<repository>:sites                  set: sites that turns were sent to
+    finetune.<site>.online                         string, expires: a worker of the site is there
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["ObjectKeys", "RedisKeys"]
+__all__ = ["ObjectKeys", "RedisKeys", "site_presence"]
 
 
 @dataclass(frozen=True)
@@ -226,3 +228,13 @@ class RedisKeys:
     def progress(self, submission_id: str) -> str:
         """Last progress report of a submission."""
         return f"coldfusion:{self.repository}:progress:{submission_id}"
+
+    @property
+    def sites(self) -> str:
+        """Sites that turns were sent to, each of which has a queue of its own."""
+        return f"coldfusion:{self.repository}:sites"
+
+
+def site_presence(site: str) -> str:
+    """Redis key that says that a worker of a site is there; a site serves all repositories."""
+    return f"finetune.{site}.online"

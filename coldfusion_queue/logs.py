@@ -6,7 +6,9 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+from typing import Any
 
+from coldfusion_queue.outlines import outline
 from coldfusion_queue.settings import Settings
 
 __all__ = ["configure_logs"]
@@ -15,12 +17,18 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 def configure_logs(settings: Settings) -> None:
-    """Send all log records to standard error in the format of the settings."""
+    """Send all log records to standard error in the format of the settings.
+
+    At a site, where the text of an error might quote private data, a traceback becomes an outline.
+    """
     as_json = settings.log_format == "json" or (
         settings.log_format == "auto" and not sys.stderr.isatty()
     )
     handler = logging.StreamHandler()
-    handler.setFormatter(_JsonFormatter() if as_json else _TextFormatter())
+    if settings.site is None:
+        handler.setFormatter(_JsonFormatter() if as_json else _TextFormatter())
+    else:
+        handler.setFormatter(_OutliningJsonFormatter() if as_json else _OutliningTextFormatter())
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
     for noisy in ("urllib3", "httpx", "celery.utils.functional", "kombu", "filelock"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -52,3 +60,18 @@ class _TextFormatter(logging.Formatter):
         extras = "  ".join(f"{name}={value}" for name, value in _extras(record).items())
         text = super().format(record)
         return f"{text}  {extras}" if extras else text
+
+
+class _Outlining(logging.Formatter):
+    """Writes an outline in the place of a traceback."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the name that logging calls
+        return "" if ei[1] is None else outline(ei[1])
+
+
+class _OutliningJsonFormatter(_Outlining, _JsonFormatter):
+    pass
+
+
+class _OutliningTextFormatter(_Outlining, _TextFormatter):
+    pass

@@ -18,6 +18,7 @@ from coldfusion_queue.errors import UsageError
 __all__ = [
     "actor",
     "check_name",
+    "check_site",
     "contribution_id",
     "is_contribution_id",
     "is_id",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
+_SITE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _EXPECTED = (
     "1 to 63 lower-case letters, digits, '-', '_' or '.', beginning and ending with a letter or "
     "digit, without '..'"
@@ -45,6 +47,18 @@ def check_name(what: str, name: str) -> str:
     """
     if not _NAME.fullmatch(name) or ".." in name:
         raise UsageError(f"{what} name", name, _EXPECTED)
+    return name
+
+
+def check_site(name: str) -> str:
+    """Return ``name`` if it can be a site's: it becomes part of the name of a queue.
+
+    Raises:
+        UsageError: the name holds anything but the allowed characters.
+    """
+    if not _SITE.fullmatch(name):
+        expected = "1 to 63 lower-case letters, digits or '-', with a letter or digit at either end"
+        raise UsageError("site name", name, expected)
     return name
 
 

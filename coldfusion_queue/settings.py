@@ -19,7 +19,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from coldfusion_queue.errors import SettingsError, UsageError
-from coldfusion_queue.names import check_name
+from coldfusion_queue.names import check_name, check_site
 
 __all__ = [
     "ContributionChoice",
@@ -217,6 +217,15 @@ class Settings(BaseSettings):
     progress_interval_seconds: Seconds = 1.0
     """Seconds between two progress reports of a running finetune."""
 
+    # --- private data -------------------------------------------------------------------------
+    site: str | None = None
+    """Site that a finetune worker belongs to: it takes the turns of that site's queue and no
+    others. None takes everybody's but those of sites."""
+
+    site_data_dir: Path | None = None
+    """Directory of the site's private data. Submissions name paths within it; nothing outside it
+    is read."""
+
     # --- observation --------------------------------------------------------------------------
     metrics_host: str = "0.0.0.0"  # noqa: S104 - Prometheus scrapes from another host
     """Address on which workers and the exporter serve ``/metrics``."""
@@ -230,7 +239,7 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "text"] = "auto"
     """``json`` writes one object a line, ``text`` is for people; ``auto`` is text on a terminal."""
 
-    @field_validator("home", "broker_ca_file", "s3_ca_file")
+    @field_validator("home", "broker_ca_file", "s3_ca_file", "site_data_dir")
     @classmethod
     def _expand_user(cls, value: Path | None) -> Path | None:
         return value.expanduser() if value is not None else None
@@ -240,6 +249,14 @@ class Settings(BaseSettings):
     def _check_repository(cls, value: str) -> str:
         try:
             return check_name("repository", value)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+
+    @field_validator("site")
+    @classmethod
+    def _check_site(cls, value: str | None) -> str | None:
+        try:
+            return None if value is None else check_site(value)
         except UsageError as error:
             raise ValueError(str(error)) from None
 
@@ -300,6 +317,10 @@ class Settings(BaseSettings):
                 "with COLDFUSION_CONTRIBUTION_FORM=full: a finetune changes parameters by less "
                 "than rounding would, so that most of it would be lost; upload the delta"
             )
+        if (self.site is None) != (self.site_data_dir is None):
+            problems.append("COLDFUSION_SITE and COLDFUSION_SITE_DATA_DIR: give both or neither")
+        if self.site_data_dir is not None and not self.site_data_dir.is_dir():
+            problems.append(f"COLDFUSION_SITE_DATA_DIR: no directory at {self.site_data_dir}")
         for name in ("s3_ca_file", "broker_ca_file"):
             path = getattr(self, name)
             if path is not None and not path.is_file():
@@ -317,6 +338,16 @@ class Settings(BaseSettings):
     def residuals_dir(self) -> Path:
         """Directory of what quantising cut off the last turns of standing contributors."""
         return self.home / "residuals"
+
+    @property
+    def site_scratch_dir(self) -> Path:
+        """Directory of a site's data in canonical form, for as long as a turn runs."""
+        return self.home / "site" / "scratch"
+
+    @property
+    def site_labels_dir(self) -> Path:
+        """Directory of the class names of a site's data, by submission and turn."""
+        return self.home / "site" / "labels"
 
     @property
     def stack_dir(self) -> Path:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -27,12 +27,12 @@ from coldfusion_queue.records import (
     BaseVersion,
     Checkpoint,
     Contribution,
-    DatasetRecord,
     Submission,
 )
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.residuals import Residuals
 from coldfusion_queue.settings import Settings
+from coldfusion_queue.turn_data import turn_data
 from coldfusion_queue.uploading import Finetuned, upload_and_commit
 
 if TYPE_CHECKING:
@@ -202,25 +202,26 @@ class _Turn:
         cache = LocalCache(self.settings.cache_dir, self.settings.cache_bytes)
         with (
             self.repository.base_versions.cached(base, cache) as base_dir,
-            _cached_dataset(self.repository, cache, self.submission) as (dataset, splits),
+            turn_data(self.repository, self.settings, cache, self.submission, self.number) as data,
         ):
             reach(CrashPoint.TURN_DOWNLOADED)
             last = self._last_contribution()
             request = FinetuneRequest(
                 base_dir=base_dir,
-                dataset=dataset,
-                splits=splits,
-                cache=cache,
+                dataset=data.record,
+                splits=data.splits,
+                cache=data.cache,
                 hyperparameters=self.submission.hyperparameters,
                 turn=self.number,
-                previous_head=self._previous_head(last),
+                previous_head=self._previous_head(last, fits=data.fits_last_head),
                 form=self.settings.contribution_form,
                 dtype=self.settings.contribution_dtype,
                 last_residual=self._last_residual(last),
                 keeps_residual=self.submission.turns != self.number,
                 checkpoint=self._fetched(checkpoint),
                 should_stop=self.should_stop,
-                keep=lambda path, step, num_steps: self._keep(base, path, step, num_steps),
+                keep=self._keep_of(base),
+                is_private=self.submission.site is not None,
             )
             self._stop_if_asked(checkpoint)
             try:
@@ -232,7 +233,7 @@ class _Turn:
                 )
             except FinetuneInterrupted as interruption:
                 self._save(interruption, base, checkpoint)
-        return Finetuned(self.submission, self.number, base, dataset, files)
+        return Finetuned(self.submission, self.number, base, data.record, files)
 
     def _stop_if_asked(self, checkpoint: Checkpoint | None) -> None:
         if self.should_stop():
@@ -243,21 +244,31 @@ class _Turn:
             return TurnInterrupted(self.name, 0, 0)
         return TurnInterrupted(self.name, checkpoint.step, checkpoint.num_steps)
 
-    def _keep(self, base: BaseVersion, path: Path, step: int, num_steps: int) -> Checkpoint:
-        """Save a state; it replaces what is known of earlier steps."""
+    def _keep_of(self, base: BaseVersion) -> Callable[[Path, int, int], Checkpoint] | None:
+        """What saves a state of this turn in place of those with fewer steps.
+
+        None for private data: a state holds averages of the last gradients, from which texts can be
+        told.
+        """
         checkpoints = self.repository.checkpoints
-        kept = checkpoints.save(self.name, path, base=base, step=step, num_steps=num_steps)
-        with suppress(ColdFusionError):  # they are deleted with the turn's others at its end
-            checkpoints.delete_older(kept)
-        return kept
+
+        def keep(path: Path, step: int, num_steps: int) -> Checkpoint:
+            kept = checkpoints.save(self.name, path, base=base, step=step, num_steps=num_steps)
+            with suppress(ColdFusionError):  # they are deleted with the turn's others at its end
+                checkpoints.delete_older(kept)
+            return kept
+
+        return keep if self.submission.site is None else None
 
     def _save(
         self, interruption: FinetuneInterrupted, base: BaseVersion, last: Checkpoint | None
     ) -> NoReturn:
         """Save the state of an interrupted finetune; without the store, the last one stays."""
-        steps = interruption.step, interruption.num_steps
+        keep = self._keep_of(base)
+        if keep is None:
+            raise self._interrupted(None) from interruption
         try:
-            last = self._keep(base, interruption.path, *steps)
+            last = keep(interruption.path, interruption.step, interruption.num_steps)
         except ColdFusionError as error:
             event = {"event": "checkpoint_lost"}
             ids = {"contribution": self.name, "step": interruption.step}
@@ -286,28 +297,14 @@ class _Turn:
         residuals = Residuals(self.settings.residuals_dir)
         return residuals.find(last.submission_id, last.turn, last.shared.digest)
 
-    def _previous_head(self, last: Contribution | None) -> Path | None:
+    def _previous_head(self, last: Contribution | None, *, fits: bool) -> Path | None:
         """The head of the same submission's last turn, fetched into the work directory."""
         if last is None or last.head is None:
+            return None
+        if not fits:
+            event = {"event": "head_afresh", "contribution": self.name}
+            log.warning("head begins afresh: its data has other labels now", extra=event)
             return None
         path = self.work_dir / "previous_head.safetensors"
         self.repository.store.download(last.head, path)
         return path
-
-
-@contextmanager
-def _cached_dataset(
-    repository: Repository, cache: LocalCache, submission: Submission
-) -> Iterator[tuple[DatasetRecord, dict[str, Path]]]:
-    from coldfusion_queue.intake.download import download_dataset, read_dataset_record
-
-    if submission.dataset_id is None:
-        remedy = "only 'coldfusion-submit' makes submissions with data"
-        raise NotFoundError("dataset of submission", submission.submission_id, remedy)
-    record = read_dataset_record(repository.store, repository.keys, submission.dataset_id)
-
-    def fill(directory: Path) -> None:
-        download_dataset(repository.store, record, directory)
-
-    with cache.entry(f"dataset-{record.dataset_id}", fill) as path:
-        yield record, {split: path / f"{split}.parquet" for split in record.splits}

@@ -82,7 +82,7 @@ def upload_and_commit(repository: Repository, settings: Settings, finetuned: Fin
         contribution_id=name,
         submission_id=owner,
         contributor_id=finetuned.submission.contributor_id,
-        dataset_id=finetuned.submission.dataset_id,
+        dataset_id=finetuned.dataset.dataset_id,
         turn=finetuned.turn,
         attempt=attempt,
         base_version=finetuned.base.version,

@@ -28,7 +28,7 @@ class Injector:
     """What is armed, and what was reached and has fired.
 
     Actions: ``kill`` is SIGKILL to the whole process group, as when a node loses power;
-    ``kill-one`` to this process alone, as when memory runs out; ``raise``; ``delay SECONDS``;
+    ``kill-one`` to this process alone, as when memory runs out; ``raise TEXT``; ``delay SECONDS``;
     ``hold`` waits for ``release``.
     """
 
@@ -95,7 +95,7 @@ class Injector:
         elif action == "kill-one":
             os.kill(os.getpid(), signal.SIGKILL)
         elif action == "raise":
-            raise InjectedError(point)
+            raise InjectedError(argument or point)
         elif action == "delay":
             time.sleep(float(argument))
         elif action == "hold":

@@ -17,9 +17,11 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from coldfusion_queue.errors import ColdFusionError
+from coldfusion_queue.keys import RedisKeys
 from coldfusion_queue.metrics import repository_metrics, up_metric
-from coldfusion_queue.queue.app import FINETUNE_QUEUE, FUSION_QUEUE
+from coldfusion_queue.queue.app import FUSION_QUEUE
 from coldfusion_queue.queue.connection import broker_errors, connect_redis
+from coldfusion_queue.queue.sites import finetune_queues
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings
 from workers.starting import prepare
@@ -50,9 +52,8 @@ class RepositoryCollector(Collector):
         repository = Repository.open(self._settings, attempts=1)
         newest = repository.ledger.newest()
         with broker_errors(self._settings):
-            lengths = {
-                queue: int(self._client.llen(queue)) for queue in (FINETUNE_QUEUE, FUSION_QUEUE)
-            }
+            queues = finetune_queues(self._client, RedisKeys(self._settings.repository))
+            lengths = {name: int(self._client.llen(name)) for name in (*queues, FUSION_QUEUE)}
         return repository_metrics(
             base_version=newest.after.base.version,
             sequence=newest.sequence,

@@ -1,13 +1,14 @@
 """A finetune worker: one finetune at a time on this machine's device.
 
-``python -m workers.finetune_worker [--name NAME] [--queues finetune]``
+``python -m workers.finetune_worker [--name NAME] [--site SITE]``
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 
-from coldfusion_queue.queue.app import FINETUNE_QUEUE
+from coldfusion_queue.queue.app import finetune_queue
 from workers.starting import check_store, prepare, run_worker
 
 __all__ = ["main"]
@@ -17,11 +18,13 @@ def main() -> None:
     """Run until told to stop; see ``workers.starting.run_worker`` for signals."""
     parser = argparse.ArgumentParser(prog="workers.finetune_worker", description=__doc__)
     parser.add_argument("--name", default="finetune", help="unique on this host")
-    parser.add_argument("--queues", default=FINETUNE_QUEUE, help="comma-separated")
+    parser.add_argument("--site", help="serve this site alone; the same as COLDFUSION_SITE")
     arguments = parser.parse_args()
+    if arguments.site is not None:  # the pool's children read the settings anew
+        os.environ["COLDFUSION_SITE"] = arguments.site
     settings = prepare()
     check_store(settings)
-    run_worker(settings, arguments.queues.split(","), arguments.name)
+    run_worker(settings, [finetune_queue(settings.site).name], arguments.name)
 
 
 if __name__ == "__main__":

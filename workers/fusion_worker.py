@@ -23,6 +23,8 @@ def main() -> None:
     parser.add_argument("--name", default="fusion", help="unique on this host")
     arguments = parser.parse_args()
     settings = prepare()
+    if settings.site is not None:
+        raise SystemExit("a site runs finetune workers alone: unset COLDFUSION_SITE for this one")
     check_store(settings)
     # Beat may be down, or its next reconcile some way off: what was lost is looked for now.
     first_tasks = ["coldfusion.reconcile"]

@@ -67,6 +67,7 @@ def run_worker(
         from celery.signals import worker_ready
 
         from coldfusion_queue.queue.app import make_app
+        from coldfusion_queue.queue.presence import announcing_step
         from coldfusion_queue.queue.reconnecting import mend_reconnecting
         from coldfusion_queue.queue.renewal import renewing_step
         from coldfusion_queue.queue.stopping import stop_gently_on_signals
@@ -74,6 +75,8 @@ def run_worker(
         mend_reconnecting()
         app = make_app(settings)
         app.steps["consumer"].add(renewing_step(settings))
+        if settings.site is not None:
+            app.steps["consumer"].add(announcing_step(settings, settings.site))
 
         def ready(**_: object) -> None:
             stop_gently_on_signals(settings.soft_shutdown_seconds)
@@ -91,6 +94,7 @@ def run_worker(
                 f"--loglevel={settings.log_level}",
                 "--without-gossip",
                 "--without-mingle",
+                *(["--without-heartbeat"] if settings.site is not None else []),
             ]
         )
 

@@ -94,7 +94,7 @@ class Check(StrEnum):
     SUBMISSIONS_RECORD = "submissions.record"
     #: ``cancelled.json`` and ``failed.json`` parse and belong to a submission.
     SUBMISSIONS_END = "submissions.end"
-    #: The dataset of a submission has a record.
+    #: The dataset of a submission has a record, or it names data of a site instead.
     SUBMISSIONS_DATASET = "submissions.dataset"
     #: A submission with turns left has its marker.
     SUBMISSIONS_OPEN = "submissions.open"

@@ -64,6 +64,9 @@ def _check_submission(
     if dataset_id is not None and snapshot.key(Kind.DATASET, dataset_id) is None:
         problem = f"its dataset {dataset_id} has no record"
         yield Finding(Check.SUBMISSIONS_DATASET, name, problem)
+    if submission.kind == "finetune" and (dataset_id is None) == (submission.site_data is None):
+        problem = "it names both a dataset and private data, or neither"
+        yield Finding(Check.SUBMISSIONS_DATASET, name, problem)
     if _is_open(snapshot, submission, turns) and snapshot.key(Kind.OPEN, name) is None:
         problem = f"{len(turns)} of {submission.turns or 'unlimited'} turns are committed, and "
         problem += "there is no marker in open/: nobody would send the next"

@@ -131,7 +131,19 @@ def _repository(settings: Settings) -> tuple[str, str]:
     return "ok", f"{identity.hub_id} ({identity.model_type}), base version {version}"
 
 
+def _site_worker(settings: Settings, site: str) -> tuple[str, str]:
+    from coldfusion_queue.queue.connection import broker_errors, connect_redis
+    from coldfusion_queue.queue.presence import is_present
+
+    with broker_errors(settings):
+        if is_present(connect_redis(settings), site):
+            return "ok", f"a worker of site {site} is there"
+    return "note", f"no worker of site {site} is there; start one"
+
+
 def _workers(settings: Settings) -> tuple[str, str]:
+    if settings.site is not None:  # its credentials do not reach what others answer on
+        return _site_worker(settings, settings.site)
     from coldfusion_queue.queue.app import FINETUNE_QUEUE, FUSION_QUEUE, make_app
     from coldfusion_queue.queue.connection import broker_errors
 

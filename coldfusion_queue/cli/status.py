@@ -64,6 +64,7 @@ def gather(settings: Settings, repository: Repository, *, show_all: bool) -> dic
                 "state": item.state.value,
                 "committed_turns": item.committed_turns,
                 "turns": item.submission.turns,
+                "site": item.submission.site,
                 "progress": reports.get(item.submission.submission_id),
                 "reason": item.failure.reason if item.failure else None,
             }
@@ -78,14 +79,16 @@ def _from_redis(
     """Queue lengths and progress; nothing of it when Redis is away, which is shown as such."""
     from coldfusion_queue.errors import ColdFusionError
     from coldfusion_queue.keys import RedisKeys
-    from coldfusion_queue.queue.app import FINETUNE_QUEUE, FUSION_QUEUE
+    from coldfusion_queue.queue.app import FUSION_QUEUE
     from coldfusion_queue.queue.connection import broker_errors, connect_redis
     from coldfusion_queue.queue.progress import read_progress
+    from coldfusion_queue.queue.sites import finetune_queues
 
     client, keys = connect_redis(settings), RedisKeys(settings.repository)
     try:
         with broker_errors(settings):
-            queues = {name: int(client.llen(name)) for name in (FINETUNE_QUEUE, FUSION_QUEUE)}
+            names = (*finetune_queues(client, keys), FUSION_QUEUE)
+            queues = {name: int(client.llen(name)) for name in names}
             found = {name: read_progress(client, keys, name) for name in submission_ids}
     except ColdFusionError as error:
         click.echo(f"note: {error}", err=True)
@@ -108,10 +111,15 @@ def render(data: dict[str, Any]) -> RenderableType:
     )
     if not data["submissions"]:
         return Group(head, Text("no open submissions", style="dim"))
-    table = Table("submission", "state", "turns", "now", box=None, pad_edge=False)
+    columns = ["submission", "state", "turns", "now"]
+    has_sites = any(item["site"] for item in data["submissions"])
+    if has_sites:
+        columns.insert(1, "site")
+    table = Table(*columns, box=None, pad_edge=False)
     for item in data["submissions"]:
         turns = f"{item['committed_turns']}/{item['turns'] or 'forever'}"
-        table.add_row(item["submission"], item["state"], turns, _now(item))
+        site = [item["site"] or "-"] if has_sites else []
+        table.add_row(item["submission"], *site, item["state"], turns, _now(item))
     return Group(head, table)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,14 +18,21 @@ from coldfusion_queue.cli.common import (
     print_json,
     transfer_bar,
 )
+from coldfusion_queue.cli.submit_site import (
+    announce_site,
+    contributor_of,
+    parse_site,
+)
 from coldfusion_queue.cli.waiting import wait_for
 from coldfusion_queue.errors import RetryableError, UsageError
 from coldfusion_queue.names import check_name
 
 if TYPE_CHECKING:
     from coldfusion_queue.intake.prepare import PreparedDataset
+    from coldfusion_queue.queue.sending import TurnSender
     from coldfusion_queue.records import DatasetRecord, Submission
     from coldfusion_queue.repository.repository import Repository
+    from coldfusion_queue.settings import Settings
 
 __all__ = ["submit"]
 
@@ -58,6 +67,7 @@ class _Turns(click.ParamType[int | None]):
 @click.option(
     "--name", metavar="CONTRIBUTOR", help="Who contributes; derived from DATA by default."
 )
+@click.option("--site", metavar="SITE", help="Site that has DATA, which is site:PATH then.")
 @click.option(
     "--turns",
     type=_Turns(),
@@ -86,6 +96,7 @@ def submit(
     split: str | None,
     objective: str,
     name: str | None,
+    site: str | None,
     turns: int | None,
     pairs: tuple[str, ...],
     wait: bool,
@@ -99,50 +110,83 @@ def submit(
       a .jsonl, .csv, .tsv or .parquet file, or a folder of them by split
       hub:NAME[/CONFIG]   a dataset of the Hugging Face Hub
       s3://BUCKET/KEY     an object of the configured store
+      site:PATH           private data of --site SITE, whose workers alone read it
 
     Everything is checked before anything is uploaded. The data goes to your own object store,
-    nowhere else; only weights are fused.
+    nowhere else; only weights are fused. That of a site stays there, and is checked there.
     """
-    from coldfusion_queue.records import Hyperparameters
+    from coldfusion_queue.records import Hyperparameters, SiteData
 
     if name is not None:
         check_name("contributor", name)
     if wait and turns is None:
         raise UsageError("--wait", "with --turns forever", "a number of turns to wait for")
+    at_site = parse_site(data, site)
     hyperparameters = parse_settings(Hyperparameters, pairs)
     settings, repository = open_repository()
     sender = open_sender(settings)
-    with tempfile.TemporaryDirectory(prefix="coldfusion-") as work_dir:
-        from coldfusion_queue.intake.prepare import prepare_dataset
-        from coldfusion_queue.intake.s3 import fetch_s3_with
-
-        prepared = prepare_dataset(
-            data,
-            text=text,
-            text_pair=text_pair,
-            label=label,
-            split=split,
-            objective=objective,
-            work_dir=Path(work_dir),
-            fetch_s3=fetch_s3_with(settings),
+    announce: Callable[[Submission], None]
+    if at_site is None:
+        with tempfile.TemporaryDirectory(prefix="coldfusion-") as work_dir:
+            prepared = _prepare(
+                settings, Path(work_dir), data, text, text_pair, label, split, objective
+            )
+            hyperparameters.metric_of(prepared.objective)  # refused before anything is uploaded
+            dataset = _upload(repository, prepared, quiet=as_json)
+        suggested_name, dataset_id, private = prepared.suggested_name, dataset.dataset_id, None
+        announce = partial(_announce, dataset, prepared, as_json=as_json)
+    else:
+        columns = {"text": text, "text_pair": text_pair, "label": label}
+        private = SiteData.model_validate(
+            {**at_site, **columns, "split": split, "objective": objective}
         )
-        hyperparameters.metric_of(prepared.objective)  # refused before anything is uploaded
-        dataset = _upload(repository, prepared, quiet=as_json)
+        suggested_name, dataset_id = contributor_of(private), None
+        announce = partial(announce_site, settings, private, as_json=as_json)
     submission = repository.submissions.create(
-        name or prepared.suggested_name,
-        dataset_id=dataset.dataset_id,
+        name or suggested_name,
+        dataset_id=dataset_id,
         turns=turns,
         hyperparameters=hyperparameters,
+        site_data=private,
     )
+    _send(sender, submission)
+    if not (wait and as_json):  # else there would be two documents
+        announce(submission)
+    if wait:
+        wait_for(settings, repository, submission, until=until, as_json=as_json)
+
+
+def _send(sender: TurnSender, submission: Submission) -> None:
     try:
-        sender.send(submission.submission_id, 1)
+        sender.send(submission.submission_id, 1, submission.site)
     except RetryableError as error:
         click.echo(f"note: {error}", err=True)
         click.echo("the submission is recorded and will be sent later; do not repeat it", err=True)
-    if not (wait and as_json):  # else there would be two documents
-        _announce(submission, dataset, prepared, as_json=as_json)
-    if wait:
-        wait_for(settings, repository, submission, until=until, as_json=as_json)
+
+
+def _prepare(
+    settings: Settings,
+    work_dir: Path,
+    data: str,
+    text: str | None,
+    text_pair: str | None,
+    label: str | None,
+    split: str | None,
+    objective: str,
+) -> PreparedDataset:
+    from coldfusion_queue.intake.prepare import prepare_dataset
+    from coldfusion_queue.intake.s3 import fetch_s3_with
+
+    return prepare_dataset(
+        data,
+        text=text,
+        text_pair=text_pair,
+        label=label,
+        split=split,
+        objective=objective,
+        work_dir=work_dir,
+        fetch_s3=fetch_s3_with(settings),
+    )
 
 
 def _upload(repository: Repository, prepared: PreparedDataset, *, quiet: bool) -> DatasetRecord:
@@ -154,7 +198,7 @@ def _upload(repository: Repository, prepared: PreparedDataset, *, quiet: bool) -
 
 
 def _announce(
-    submission: Submission, dataset: DatasetRecord, prepared: PreparedDataset, *, as_json: bool
+    dataset: DatasetRecord, prepared: PreparedDataset, submission: Submission, *, as_json: bool
 ) -> None:
     if as_json:
         print_json(

@@ -189,8 +189,17 @@ def _size(dtype: torch.dtype) -> int:
     return dtype.itemsize
 
 
-def save_head(model: SequenceModel, labels: tuple[str, ...], scale: LabelScale, path: Path) -> None:
-    """Write the head and what its outputs mean."""
+def save_head(
+    model: SequenceModel, labels: tuple[str, ...], scale: LabelScale | None, path: Path
+) -> None:
+    """Write the head and what its outputs mean.
+
+    Args:
+        model: whose head it is.
+        labels: what each output is called; empty for regression.
+        scale: of regression targets; None writes none, because it follows from private labels.
+        path: file to write.
+    """
     tensors = {
         name: value.detach().cpu().contiguous() for name, value in model.head.named_parameters()
     }
@@ -198,8 +207,8 @@ def save_head(model: SequenceModel, labels: tuple[str, ...], scale: LabelScale, 
     meaning = {
         "labels": labels,
         "pooling": model.pooling,
-        "label_mean": scale.mean,
-        "label_deviation": scale.deviation,
+        "label_mean": None if scale is None else scale.mean,
+        "label_deviation": None if scale is None else scale.deviation,
     }
     save_file(tensors, path, metadata={"head": json.dumps(meaning, sort_keys=True)})
 

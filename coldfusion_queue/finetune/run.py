@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ from coldfusion_queue.settings import ContributionChoice, ContributionDtype, Set
 
 __all__ = ["FinetuneRequest", "FinetuneResult", "finetune"]
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class FinetuneRequest:
@@ -71,8 +74,10 @@ class FinetuneRequest:
     """State that an interrupted finetune of the same turn left; None begins at the first step."""
     should_stop: Callable[[], bool]
     """Asked after each optimizer step but the last."""
-    keep: Keep
-    """Takes the checkpoints that are made every ``checkpoint_seconds``."""
+    keep: Keep | None
+    """Takes the checkpoints that are made every ``checkpoint_seconds``; None makes none."""
+    is_private: bool = False
+    """The data is a site's: nothing is written that was worked out from its labels but weights."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +176,8 @@ class _Finetune:
             steps = outcome.num_steps, outcome.num_steps_done
             whole.restore(shrinkage(self._request.hyperparameters, *steps))
         head = self._work_dir / "head.safetensors"
-        save_head(self._model, self._request.dataset.labels, self._data.scale, head)
+        scale = None if self._request.is_private else self._data.scale
+        save_head(self._model, self._request.dataset.labels, scale, head)
         shared, form, residual = self._save_shared()
         environment = describe_environment(self._options.device, self._options.precision)
         return FinetuneResult(shared, form, residual, head, self._metrics(outcome), environment)
@@ -181,8 +187,9 @@ class _Finetune:
         num_outputs = len(request.dataset.labels) or 1
         body = load_body(request.base_dir)
         model = SequenceModel(body, num_outputs, hyperparameters.pooling, hyperparameters.dropout)
-        if request.previous_head is not None:
-            load_head(model, request.previous_head)
+        if request.previous_head is not None and not load_head(model, request.previous_head):
+            event = {"event": "head_afresh", "dataset": request.dataset.dataset_id}
+            log.warning("head begins afresh: its data has another number of labels", extra=event)
         if hyperparameters.freeze_embeddings:
             body.get_input_embeddings().requires_grad_(False)  # type: ignore[operator]
         if hyperparameters.adapter is not None:

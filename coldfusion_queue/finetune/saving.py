@@ -27,10 +27,10 @@ class IntervalSaver:
     Args:
         interval_seconds: from the beginning of one saving to the next; None saves never.
         directory: for the file, while it is needed.
-        keep: sends a file away; called in another thread.
+        keep: sends a file away, in another thread; None saves never.
     """
 
-    def __init__(self, interval_seconds: float | None, directory: Path, keep: Keep) -> None:
+    def __init__(self, interval_seconds: float | None, directory: Path, keep: Keep | None) -> None:
         self._interval_seconds = interval_seconds
         self._path = directory / "interval.safetensors"
         self._keep = keep
@@ -42,6 +42,7 @@ class IntervalSaver:
         """Whether it is time to save, and the last state is on its way no more."""
         return (
             self._interval_seconds is not None
+            and self._keep is not None
             and (self._running is None or self._running.done())
             and time.monotonic() - self._begun >= self._interval_seconds
         )
@@ -59,7 +60,8 @@ class IntervalSaver:
     def _save(self, write: Callable[[Path], None], step: int, num_steps: int) -> None:
         try:
             write(self._path)
-            self._keep(self._path, step, num_steps)
+            if self._keep is not None:
+                self._keep(self._path, step, num_steps)
         except Exception as error:
             event = {"event": "checkpoint_lost", "step": step}
             log.warning("checkpoint not saved: %s", error, extra=event)

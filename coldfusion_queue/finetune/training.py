@@ -70,8 +70,8 @@ class Checkpointing:
     """Asked after each optimizer step but the last."""
     interval_seconds: float | None = None
     """From one checkpoint to the next, while it trains; None makes none."""
-    keep: Keep = lambda *_: None
-    """Takes the file of a checkpoint that was made while it trains."""
+    keep: Keep | None = None
+    """Takes the file of a checkpoint that was made while it trains; None makes none."""
 
 
 class FinetuneInterrupted(Exception):  # noqa: N818 - nothing went wrong

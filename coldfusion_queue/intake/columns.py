@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from coldfusion_queue.errors import InvalidDatasetError
-from coldfusion_queue.intake.problems import listed, named_column
+from coldfusion_queue.intake.problems import listed, named_column, tellable
 from coldfusion_queue.intake.rows import Table
 
 __all__ = ["LABELS", "PAIRS", "TEXTS", "Columns", "check_columns", "choose_columns"]
@@ -135,7 +135,7 @@ def check_columns(table: Table, columns: Columns) -> None:
 def _check_named(table: Table, found: Sequence[str], named: list[tuple[str, str]]) -> None:
     for option, name in named:
         if name not in found:
-            close = difflib.get_close_matches(name, found, n=1)
+            close = difflib.get_close_matches(name, tellable(found), n=1)
             remedy = f"name one of them with {option}"
             if close and len(close[0]) < 2 * len(name):
                 remedy = f"did you mean {option} {close[0]!r}?"

@@ -79,6 +79,7 @@ def prepare_dataset(
     work_dir: Path,
     fetch_s3: FetchS3 | None = None,
     load_hub: HubLoader | None = None,
+    name: str | None = None,
 ) -> PreparedDataset:
     """Validate a dataset and write it to ``work_dir`` in canonical form.
 
@@ -93,6 +94,7 @@ def prepare_dataset(
         work_dir: an existing directory; gets ``<split>.parquet``, and nothing if this fails.
         fetch_s3: reads ``s3://``, see ``s3.fetch_s3_with``; without it ``s3://`` is refused.
         load_hub: replaces ``datasets.load_dataset``.
+        name: what messages call a local path; by default the path.
 
     Raises:
         UsageError: ``data`` or ``objective`` has no form that is known.
@@ -104,7 +106,7 @@ def prepare_dataset(
         disk_errors(work_dir),
         tempfile.TemporaryDirectory(dir=work_dir, prefix=".staging-") as staging,
     ):
-        splits = _open_source(source, split, Path(staging), fetch_s3, load_hub)
+        splits = _open_source(source, split, Path(staging), fetch_s3, load_hub, name)
         columns = choose_columns(splits.tables["train"][0], text, text_pair, label)
         uses = _stage(splits, columns, Path(staging))
         unlabelled = [name for name in uses if name != "train" and uses[name].is_unlabelled]
@@ -114,8 +116,10 @@ def prepare_dataset(
         prepared = _write_all(labelled, decided, classes, Path(staging), work_dir)
     is_pair = columns.text_pair is not None
     dataset_id = _dataset_id(decided, is_pair, classes, prepared)
-    name, notes = suggest_name(source), splits.notes + notes
-    return PreparedDataset(dataset_id, decided, is_pair, classes, prepared, name, columns, notes)
+    suggested, notes = suggest_name(source), splits.notes + notes
+    return PreparedDataset(
+        dataset_id, decided, is_pair, classes, prepared, suggested, columns, notes
+    )
 
 
 def _open_source(
@@ -124,9 +128,10 @@ def _open_source(
     staging: Path,
     fetch_s3: FetchS3 | None,
     load_hub: HubLoader | None,
+    name: str | None,
 ) -> Splits:
     if isinstance(source, LocalSource):
-        return open_path(source.path, split)
+        return open_path(source.path, split, name)
     if isinstance(source, HubSource):
         return open_hub(source, split, load_hub)
     if fetch_s3 is None:

@@ -19,7 +19,7 @@ from coldfusion_queue.intake.problems import listed, printable
 from coldfusion_queue.intake.rows import Table
 from coldfusion_queue.intake.tables import EXTENSIONS, open_table
 
-__all__ = ["SPLITS", "Splits", "choose_splits", "open_path"]
+__all__ = ["SPLITS", "SPLIT_NAMES", "Splits", "choose_splits", "open_path"]
 
 #: The splits that a dataset may have, in the order in which they are read.
 SPLITS = ("train", "validation", "test")
@@ -27,6 +27,8 @@ SPLITS = ("train", "validation", "test")
 _ALIASES = {"train": "train", "test": "test"} | dict.fromkeys(
     ("validation", "valid", "dev", "val"), "validation"
 )
+#: Names that files and splits of any dataset have.
+SPLIT_NAMES = tuple(_ALIASES)
 _PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
 _SHOWN_EXTENSIONS = ".jsonl, .json, .csv, .tsv or .parquet"
 

@@ -27,9 +27,9 @@ def open_table(path: Path, name: str | None = None) -> Table:
 
     Args:
         path: a regular file with one of ``EXTENSIONS``.
-        name: what messages call it; by default the path.
+        name: what messages call it, printable; by default the path.
     """
-    shown = printable(name or str(path))
+    shown = printable(str(path)) if name is None else name
     match path.suffix.lower():
         case ".parquet":
             from coldfusion_queue.intake.parquet import ParquetTable

@@ -3,6 +3,9 @@
 Late acknowledgement and messages that are renewed while their worker lives (``renewal``): a task
 is handed to another worker when its worker is gone, and never while it still runs. There is no
 result backend; the outcome of a task is a record in the object store.
+
+The turns of a site are on a queue of their own, and its workers note what they took under a key of
+their own: they never put back what other workers took, nor others what they did.
 """
 
 from __future__ import annotations
@@ -15,10 +18,20 @@ from kombu import Exchange, Queue
 
 from coldfusion_queue.settings import Settings
 
-__all__ = ["FINETUNE_QUEUE", "FUSION_QUEUE", "make_app"]
+__all__ = ["FINETUNE_QUEUE", "FUSION_QUEUE", "finetune_queue", "make_app", "unacked_key"]
 
 FINETUNE_QUEUE = "finetune"
 FUSION_QUEUE = "fusion"
+
+
+def finetune_queue(site: str | None) -> Queue:
+    """The queue of the turns of a site's data, or of everybody else's."""
+    return _queue(FINETUNE_QUEUE if site is None else f"{FINETUNE_QUEUE}.{site}")
+
+
+def unacked_key(site: str | None) -> str:
+    """Redis key of the messages that workers took and have not acknowledged."""
+    return "unacked" if site is None else f"unacked.{site}"
 
 
 def make_app(settings: Settings) -> Celery:
@@ -30,7 +43,7 @@ def make_app(settings: Settings) -> Celery:
         task_ignore_result=True,
         task_store_errors_even_if_ignored=False,
         task_default_queue=FINETUNE_QUEUE,
-        task_queues=tuple(_queue(name) for name in (FINETUNE_QUEUE, FUSION_QUEUE)),
+        task_queues=_queues(settings),
         task_routes={
             "coldfusion.finetune": {"queue": FINETUNE_QUEUE},
             "coldfusion.fuse": {"queue": FUSION_QUEUE},
@@ -43,8 +56,10 @@ def make_app(settings: Settings) -> Celery:
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
         worker_cancel_long_running_tasks_on_connection_loss=False,
-        worker_send_task_events=True,
-        task_send_sent_event=True,
+        # A site's worker takes no commands and publishes nothing: see ``presence``.
+        worker_enable_remote_control=settings.site is None,
+        worker_send_task_events=settings.site is None,
+        task_send_sent_event=settings.site is None,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         broker_connection_retry_on_startup=True,
@@ -58,6 +73,11 @@ def make_app(settings: Settings) -> Celery:
         beat_schedule=_beat_schedule(settings),
     )
     return app
+
+
+def _queues(settings: Settings) -> tuple[Queue, ...]:
+    common = (finetune_queue(None), _queue(FUSION_QUEUE))
+    return common if settings.site is None else (*common, finetune_queue(settings.site))
 
 
 def _queue(name: str) -> Queue:
@@ -92,6 +112,9 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         "unacked_restore_interval": settings.lease_seconds / 6,
         "unacked_restore_throttle": 1,
         "unacked_mutex_expire": settings.lease_seconds / 6,
+        "unacked_key": unacked_key(settings.site),
+        "unacked_index_key": f"{unacked_key(settings.site)}_index",
+        "unacked_mutex_key": f"{unacked_key(settings.site)}_mutex",
         "socket_keepalive": True,
         "socket_connect_timeout": settings.broker_connect_timeout_seconds,
         "health_check_interval": 25,

@@ -14,8 +14,9 @@ import redis
 
 from coldfusion_queue.keys import RedisKeys
 from coldfusion_queue.names import contribution_id
-from coldfusion_queue.queue.app import FINETUNE_QUEUE
+from coldfusion_queue.queue.app import finetune_queue, unacked_key
 from coldfusion_queue.queue.connection import broker_errors
+from coldfusion_queue.queue.sites import known_sites
 from coldfusion_queue.settings import Settings
 
 __all__ = ["KEPT_SECONDS", "MARK_UNLESS_ANOTHER_RUNS", "UNLESS_ANOTHER_RUNS", "TurnHints"]
@@ -79,7 +80,7 @@ class TurnHints:
         back as a lease before ``TurnSender.send_missing`` has looked twice.
 
         Cost: one pass over the keys of the database; if a turn has waited for longer than a third
-        of the lease, the whole queue and all unacknowledged messages are read.
+        of the lease, all queues of turns and all unacknowledged messages are read.
 
         Returns:
             Contribution ids of the turns.
@@ -110,14 +111,16 @@ class TurnHints:
             return [KEPT_SECONDS - remaining / 1000 for remaining in pipeline.execute()]
 
     def _queued(self) -> set[str]:
-        """Contribution ids of all turns that are on the queue or with a worker."""
+        """Contribution ids of all turns that are on a queue or with a worker."""
+        sites = [None, *known_sites(self._client, self._keys)]
         # At one moment: a message that moves in between, either way, would be seen nowhere.
         with self._client.pipeline(transaction=True) as pipeline:
-            pipeline.lrange(FINETUNE_QUEUE, 0, -1)
-            pipeline.hvals("unacked")
-            waiting, taken = cast("list[list[str]]", pipeline.execute())
-        messages = [json.loads(item) for item in waiting]
-        messages += [json.loads(item)[0] for item in taken]
+            for site in sites:
+                pipeline.lrange(finetune_queue(site).name, 0, -1)
+                pipeline.hvals(unacked_key(site))
+            found = cast("list[list[str]]", pipeline.execute())
+        messages = [json.loads(item) for waiting in found[::2] for item in waiting]
+        messages += [json.loads(item)[0] for taken in found[1::2] for item in taken]
         return {name for message in messages if (name := self._turn_of(message)) is not None}
 
     def _turn_of(self, message: dict[str, object]) -> str | None:

@@ -15,8 +15,10 @@ from celery import Celery
 from coldfusion_queue.crash_points import CrashPoint, reach
 from coldfusion_queue.keys import RedisKeys
 from coldfusion_queue.names import contribution_id
+from coldfusion_queue.queue.app import finetune_queue
 from coldfusion_queue.queue.connection import broker_errors
 from coldfusion_queue.queue.hints import KEPT_SECONDS, MARK_UNLESS_ANOTHER_RUNS
+from coldfusion_queue.queue.sites import note_site
 from coldfusion_queue.settings import Settings
 
 __all__ = ["Look", "TurnSender"]
@@ -65,7 +67,10 @@ class Look(StrEnum):
 
 
 class TurnSender:
-    """Sends the turns of one repository's submissions."""
+    """Sends the turns of one repository's submissions.
+
+    ``site`` is the submission's: its turns go to the queue that the workers of that site consume.
+    """
 
     def __init__(
         self, app: Celery, client: redis.Redis, settings: Settings, repository: str
@@ -82,11 +87,12 @@ class TurnSender:
         self._mark = client.register_script(MARK_UNLESS_ANOTHER_RUNS)
         self._claim_missing = client.register_script(_CLAIM_MISSING)
 
-    def send(self, submission_id: str, turn: int) -> bool:
+    def send(self, submission_id: str, turn: int, site: str | None = None) -> bool:
         """Enqueue a turn unless it is queued or running already.
 
         Idempotent: while the hint stands, nothing is sent.
-        Writes: ``coldfusion:<repository>:turn:<contribution_id>``, one message on ``finetune``.
+        Writes: ``coldfusion:<repository>:turn:<contribution_id>``, one message on the queue of
+        ``site``, which is that of the submission.
 
         Returns:
             Whether it was sent.
@@ -99,10 +105,10 @@ class TurnSender:
             hint = self._keys.turn(contribution_id(submission_id, turn))
             if not self._client.set(hint, "sending", nx=True, px=self._sending_milliseconds):
                 return False
-            self._publish(submission_id, turn)
+            self._publish(submission_id, turn, site)
         return True
 
-    def send_missing(self, submission_id: str, turn: int) -> Look:
+    def send_missing(self, submission_id: str, turn: int, site: str | None = None) -> Look:
         """Enqueue a turn that has been neither queued nor running for a sixth of the lease.
 
         Idempotent: the first call only notes that it is missing.
@@ -118,10 +124,10 @@ class TurnSender:
             look = Look(self._claim_missing(keys=keys, args=arguments))
             if look is Look.SENT:
                 reach(CrashPoint.RECONCILE_FOUND)
-                self._publish(submission_id, turn)
+                self._publish(submission_id, turn, site)
         return look
 
-    def send_again(self, submission_id: str, turn: int) -> bool:
+    def send_again(self, submission_id: str, turn: int, site: str | None = None) -> bool:
         """Enqueue a turn that this worker had in hand and gives back.
 
         Returns:
@@ -135,7 +141,7 @@ class TurnSender:
             arguments: list[str | int] = ["sending", self._sending_milliseconds]
             if not self._mark(keys=[hint], args=arguments):  # its lease stands
                 return False
-            self._publish(submission_id, turn)
+            self._publish(submission_id, turn, site)
         return True
 
     def put_off(self, submission_id: str, turn: int, seconds: float) -> None:
@@ -169,10 +175,15 @@ class TurnSender:
         with broker_errors(self._settings):
             self._client.delete(self._keys.retries(contribution_id(submission_id, turn)))
 
-    def _publish(self, submission_id: str, turn: int) -> None:
+    def _publish(self, submission_id: str, turn: int, site: str | None) -> None:
+        if site is not None:
+            note_site(self._client, self._keys, site)
         reach(CrashPoint.SEND_HINTED)
         self._app.send_task(
-            "coldfusion.finetune", args=(self._repository, submission_id, turn), retry=False
+            "coldfusion.finetune",
+            args=(self._repository, submission_id, turn),
+            queue=finetune_queue(site),
+            retry=False,
         )
         reach(CrashPoint.SEND_SENT)
         hint = self._keys.turn(contribution_id(submission_id, turn))

@@ -19,8 +19,10 @@ from coldfusion_queue.errors import (
     LedgerConflictError,
     NotFoundError,
     RetryableError,
+    TrainingFailedError,
 )
 from coldfusion_queue.keys import RedisKeys
+from coldfusion_queue.outlines import outline
 from coldfusion_queue.queue.connection import broker_errors
 from coldfusion_queue.queue.lock import single_flight
 from coldfusion_queue.queue.process import Process, this_process
@@ -46,8 +48,25 @@ def finetune(self: Task, repository: str, submission_id: str, turn: int) -> None
     another worker runs is left to it.
     Timeout: ``finetune_time_limit_seconds``; the submission fails then.
     """
-    worker = str(self.request.hostname or "unknown")
-    TurnDelivery(this_process(), worker, repository, submission_id, turn).handle()
+    process, worker = this_process(), str(self.request.hostname or "unknown")
+    delivery = TurnDelivery(process, worker, repository, submission_id, turn)
+    if process.settings.site is None:
+        delivery.handle()
+    else:
+        _handle_at_site(delivery)
+
+
+def _handle_at_site(delivery: TurnDelivery) -> None:
+    """What a delivery raises, Celery logs and publishes with its text: here that is an outline."""
+    problem = ""
+    try:
+        delivery.handle()
+    except Exception as error:
+        problem = outline(error)
+    if problem:  # only now, so that the error is not the context of this one
+        raise TrainingFailedError(
+            "a turn at this site", problem, "report it; reconcile sends it again"
+        )
 
 
 @shared_task(name="coldfusion.fuse")
@@ -127,7 +146,7 @@ def _send_missing(process: Process, opened: Repository) -> Iterator[Look]:
     for status in opened.submissions.open(tidy=True, skip=about):
         if status.next_turn is not None:
             name = status.submission.submission_id
-            look = sender.send_missing(name, status.next_turn)
+            look = sender.send_missing(name, status.next_turn, status.submission.site)
             if look is Look.SENT:
                 log.info("turn sent again", extra={"event": "turn_resent", "submission": name})
             yield look

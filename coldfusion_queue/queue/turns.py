@@ -32,6 +32,7 @@ from coldfusion_queue.queue.stopping import is_stopping, stop_this_worker
 from coldfusion_queue.records import Submission
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.residuals import Residuals
+from coldfusion_queue.sites.labels import SiteLabels
 from coldfusion_queue.turn import TurnInterrupted, run_turn
 
 __all__ = ["TurnDelivery"]
@@ -68,6 +69,10 @@ class TurnDelivery:
                 submission = opened.submissions.find(self.submission_id)
                 if submission is None:
                     self._log("turn_dropped", "submission unknown", level=logging.WARNING)
+                    return
+                if submission.site != self.process.settings.site:
+                    # The lease ends, and reconcile sends it to where it belongs.
+                    self._log("turn_misrouted", "turn of another site", level=logging.WARNING)
                     return
                 if self._is_next(opened, submission):
                     self._run(opened, submission, lease)
@@ -147,7 +152,9 @@ class TurnDelivery:
     def _hand_back(self, interruption: TurnInterrupted) -> None:
         """Queue the turn again for another worker; without a broker ``reconcile`` does it."""
         with suppress(BrokerUnavailableError):
-            self.process.sender(self.repository).send_again(self.submission_id, self.turn)
+            # What ran here is of this worker's site.
+            site = self.process.settings.site
+            self.process.sender(self.repository).send_again(self.submission_id, self.turn, site)
         reach(CrashPoint.TURN_HANDED_BACK)
         steps = {"step": interruption.step, "num_steps": interruption.num_steps}
         self._log("turn_interrupted", "turn interrupted, its worker is told to stop", **steps)
@@ -198,7 +205,7 @@ class TurnDelivery:
                 "ask for fewer epochs or max_examples, or raise "
                 "COLDFUSION_FINETUNE_TIME_LIMIT_SECONDS",
             )
-        # The traceback stays in this worker's log, which is on the side of the data.
+        # The traceback stays in this worker's log; at a site it is an outline even there.
         extra = {"event": "turn_failed", "submission": self.submission_id, "turn": self.turn}
         log.error("turn failed", exc_info=error, extra=extra)
         if self._is_next(repository, submission):
@@ -212,10 +219,13 @@ class TurnDelivery:
         try:
             status = repository.submissions.status(submission)
             if status.next_turn is not None:
-                self.process.sender(self.repository).send(self.submission_id, status.next_turn)
+                sender = self.process.sender(self.repository)
+                sender.send(self.submission_id, status.next_turn, submission.site)
                 return
             repository.submissions.close(self.submission_id)
             Residuals(self.process.settings.residuals_dir).forget(self.submission_id)
+            if submission.site is not None:
+                SiteLabels(self.process.settings.site_labels_dir).forget(self.submission_id)
             reach(CrashPoint.SUBMISSION_CLOSED)
         except RetryableError as error:
             self._log("next_turn_put_off", f"left to reconcile: {error}", level=logging.WARNING)

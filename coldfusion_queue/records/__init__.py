@@ -40,6 +40,7 @@ from coldfusion_queue.records.submissions import (
     Failure,
     Hyperparameters,
     Metric,
+    SiteData,
     Submission,
 )
 
@@ -70,6 +71,7 @@ __all__ = [
     "Record",
     "RepositoryRecord",
     "Rule",
+    "SiteData",
     "SplitRecord",
     "State",
     "Submission",

@@ -11,7 +11,15 @@ from coldfusion_queue.errors import UsageError
 from coldfusion_queue.records.datasets import Objective
 from coldfusion_queue.records.record import Digest, FileRecord, Record
 
-__all__ = ["Cancellation", "Checkpoint", "Failure", "Hyperparameters", "Metric", "Submission"]
+__all__ = [
+    "Cancellation",
+    "Checkpoint",
+    "Failure",
+    "Hyperparameters",
+    "Metric",
+    "SiteData",
+    "Submission",
+]
 
 #: How a dataset is scored; ``auto`` is accuracy for classes and Spearman for numbers.
 Metric = Literal["auto", "accuracy", "f1", "matthews", "spearman"]
@@ -92,6 +100,33 @@ class Hyperparameters(Record):
         return self.metric
 
 
+class SiteData(Record):
+    """Private data that a submission names and does not have: where it is, and how it is read.
+
+    All of it is what the contributor said; nothing of it was read from the data.
+    """
+
+    site: str = Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")
+    """Whose workers alone finetune on it."""
+    path: str
+    """File or folder within the site's data directory, with ``/`` between its parts."""
+    text: str | None = None
+    """Column of the texts; None to guess it, here and below."""
+    text_pair: str | None = None
+    label: str | None = None
+    split: str | None = None
+    """Split to train on; None for the training split."""
+    objective: Literal["auto", "classification", "regression"] = "auto"
+
+    @property
+    def dataset_id(self) -> str:
+        """What contributions say that they were finetuned on: a name, no digest of the content.
+
+        Of a digest anybody who has a guess of the data could say whether it is right.
+        """
+        return f"site:{self.site}/{self.path}"
+
+
 class Submission(Record):
     """What a contributor asked for; each of its turns becomes one contribution."""
 
@@ -101,12 +136,20 @@ class Submission(Record):
     kind: Literal["finetune", "recycled"]
     """``recycled`` was finetuned elsewhere and is contributed once, as it is."""
     dataset_id: str | None
+    """An uploaded dataset; None if recycled, or if the data stays at a site."""
     turns: int | None = Field(ge=1)
     """Number of contributions; None goes on until it is cancelled."""
     hyperparameters: Hyperparameters
     created_at: datetime
     created_by: str
     """Host, process and program version that wrote it."""
+    site_data: SiteData | None = None
+    """Private data that stays at a site; None for an uploaded dataset."""
+
+    @property
+    def site(self) -> str | None:
+        """The site whose workers alone may run its turns; None if any worker may."""
+        return None if self.site_data is None else self.site_data.site
 
 
 class Cancellation(Record):

@@ -18,7 +18,13 @@ from coldfusion_queue.errors import (
 )
 from coldfusion_queue.keys import ObjectKeys
 from coldfusion_queue.names import actor, contribution_id, new_submission_id
-from coldfusion_queue.records import Cancellation, Failure, Hyperparameters, Submission
+from coldfusion_queue.records import (
+    Cancellation,
+    Failure,
+    Hyperparameters,
+    SiteData,
+    Submission,
+)
 from coldfusion_queue.repository.ledger import last_existing
 from coldfusion_queue.store import Store
 
@@ -72,6 +78,7 @@ class Submissions:
         turns: int | None = 1,
         hyperparameters: Hyperparameters | None = None,
         submission_id: str | None = None,
+        site_data: SiteData | None = None,
     ) -> Submission:
         """Record a submission: first its marker, then the record, which is the commit point.
 
@@ -80,10 +87,11 @@ class Submissions:
         Args:
             contributor_id: who contributes.
             kind: see ``records.Submission``.
-            dataset_id: an uploaded dataset; None if recycled.
+            dataset_id: an uploaded dataset; None if recycled, or with ``site_data``.
             turns: contributions to make; None goes on until it is cancelled.
             hyperparameters: of its finetunes; None takes the defaults.
             submission_id: a new id that was made before; None makes one.
+            site_data: private data that stays at a site.
 
         Raises:
             AlreadyExistsError: another submission has this id.
@@ -97,6 +105,7 @@ class Submissions:
             hyperparameters=hyperparameters or Hyperparameters(),
             created_at=datetime.now(UTC),
             created_by=actor(),
+            site_data=site_data,
         )
         name = submission.submission_id
         if submission.kind == "finetune":  # a recycled one has no turn that a worker could run

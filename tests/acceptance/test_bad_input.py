@@ -166,6 +166,14 @@ def test_a_file_that_was_bad_can_be_submitted_once_it_is_good(idle_world: World)
         pytest.param(
             ("submit", "{data}", "--turns", "forever", "--wait"), ("--wait",), id="wait-forever"
         ),
+        pytest.param(("submit", "site:notes.csv"), ("--site", "site:notes.csv"), id="no-site"),
+        pytest.param(("submit", "{data}", "--site", "a"), ("--site", "site:PATH"), id="site"),
+        pytest.param(
+            ("submit", "site:notes.csv", "--site", "A b"), ("site name 'A b'",), id="site-name"
+        ),
+        pytest.param(
+            ("submit", "site:../notes.csv", "--site", "a"), ("'../notes.csv'",), id="site-path"
+        ),
         pytest.param(
             ("contribute", "{model}", "--base-version", "0", "--name", "a b"),
             ("'a b'", "lower-case letters"),

@@ -24,6 +24,7 @@ from coldfusion_queue.queue import tasks, turns
 from coldfusion_queue.queue.app import make_app
 from coldfusion_queue.queue.connection import connect_redis
 from coldfusion_queue.queue.process import Process
+from coldfusion_queue.records import SiteData
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.repository.submissions import SubmissionState
 from coldfusion_queue.settings import Settings
@@ -46,6 +47,8 @@ class Bench:
     registry: CollectorRegistry
     calls: int = 0
     act: Callable[[], object] = lambda: None
+    site_data: SiteData | None = None
+    queue: str = "finetune"
 
     @property
     def client(self) -> redis.Redis:
@@ -56,8 +59,14 @@ class Bench:
         return RedisKeys(self.repository.name)
 
     def submit(self, turns: int | None = 1) -> Bench:
-        self.repository.submissions.create("s", dataset_id="d", turns=turns, submission_id="s")
-        assert self.process.sender(self.repository.name).send("s", 1)
+        submission = self.repository.submissions.create(
+            "s",
+            dataset_id=None if self.site_data else "d",
+            turns=turns,
+            submission_id="s",
+            site_data=self.site_data,
+        )
+        assert self.process.sender(self.repository.name).send("s", 1, submission.site)
         return self
 
     def run_turn(self, *_: object) -> TurnOutcome:
@@ -80,7 +89,7 @@ class Bench:
     def take(self) -> list[Message]:
         """The messages on the queue, which is empty then."""
         found = []
-        while (item := self.client.rpop("finetune")) is not None:
+        while (item := self.client.rpop(self.queue)) is not None:
             found.append(json.loads(str(item)))
         return found
 

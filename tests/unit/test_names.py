@@ -10,6 +10,18 @@ from coldfusion_queue import names
 from coldfusion_queue.errors import UsageError
 
 
+@pytest.mark.parametrize("name", ["a", "7", "hospital-a", "x" * 63])
+def test_check_site_returns_what_it_takes(name: str) -> None:
+    assert names.check_site(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "x" * 64, "A", "a.b", "a_b", "a b", "-a", "a-", "ü", "a\n"])
+def test_check_site_refuses_what_makes_no_queue(name: str) -> None:
+    with pytest.raises(UsageError, match="1 to 63 lower-case letters") as caught:
+        names.check_site(name)
+    assert caught.value.what == "site name"
+
+
 @pytest.mark.parametrize("name", ["a", "7", "wordnet-noun", "a.b_c-d", "x" * 63, "0-9"])
 def test_check_name_returns_what_it_takes(name: str) -> None:
     assert names.check_name("contributor", name) == name

@@ -37,6 +37,7 @@ from coldfusion_queue.records import (
     Policy,
     Record,
     RepositoryRecord,
+    SiteData,
     SplitRecord,
     State,
     Submission,
@@ -103,6 +104,18 @@ EXAMPLES: list[Record] = [
         hyperparameters=Hyperparameters(max_examples=7),
         created_at=NOW,
         created_by="0.1.0",
+    ),
+    SiteData(site="hospital-a", path="2024/notes"),
+    Submission(
+        submission_id="s",
+        contributor_id="wordnet",
+        kind="finetune",
+        dataset_id=None,
+        turns=1,
+        hyperparameters=Hyperparameters(),
+        created_at=NOW,
+        created_by="0.1.0",
+        site_data=SiteData(site="a", path="notes.csv", text="t", objective="regression"),
     ),
     Cancellation(submission_id="s", created_at=NOW),
     Failure(submission_id="s", turn=2, error="TrainingFailedError", reason="no", created_at=NOW),
@@ -324,6 +337,23 @@ def test_a_policy_from_before_there_were_several_methods_is_read() -> None:
     del old["trim_fraction"], old["task_arithmetic_scale"], old["clip_factor"], old["dare_drop"]
 
     assert Policy.from_bytes(json.dumps(old).encode(), "policy") == Policy()
+
+
+def test_a_submission_from_before_there_were_sites_is_read() -> None:
+    new = next(item for item in EXAMPLES if isinstance(item, Submission))
+    old = new.model_dump(mode="json")
+    del old["site_data"]
+
+    assert Submission.from_bytes(json.dumps(old).encode(), "submission") == new
+    assert new.site is None
+
+
+@pytest.mark.parametrize("site", ["", "A", "a.b", "a/b", "a b", "-a", "a-", "x" * 64])
+def test_a_submission_of_a_site_that_makes_no_queue_is_unreadable(site: str) -> None:
+    data = json.dumps({"site": site, "path": "notes.csv"}).encode()
+
+    with pytest.raises(InvalidRecordError, match="site: "):
+        SiteData.from_bytes(data, "key")
 
 
 def test_every_method_of_a_policy_is_one_that_there_is() -> None:

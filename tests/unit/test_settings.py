@@ -212,6 +212,24 @@ def test_settings_that_fit_together_are_taken(monkeypatch: pytest.MonkeyPatch) -
     assert (settings.lease_seconds, settings.reconcile_interval_seconds) == (30, 5)
 
 
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"SITE": "a"}, "COLDFUSION_SITE and COLDFUSION_SITE_DATA_DIR: give both or neither"),
+        ({"SITE_DATA_DIR": "/"}, "COLDFUSION_SITE and COLDFUSION_SITE_DATA_DIR: give both"),
+        ({"SITE": "A.b", "SITE_DATA_DIR": "/"}, "COLDFUSION_SITE: site name 'A.b' cannot be taken"),
+        (
+            {"SITE": "a", "SITE_DATA_DIR": "/no/such/place"},
+            "COLDFUSION_SITE_DATA_DIR: no directory at /no/such/place",
+        ),
+    ],
+)
+def test_a_site_has_a_name_and_a_directory(
+    variables: dict[str, str], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert says in problem(monkeypatch, **variables)
+
+
 def test_a_task_may_take_longer_than_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     setenv(monkeypatch, FUSION_TIME_LIMIT_SECONDS="600", FINETUNE_TIME_LIMIT_SECONDS="600")
     assert load_settings().lease_seconds == 60
