@@ -67,6 +67,8 @@ class Setup:
     recipe: Hyperparameters
     device: torch.device
     num_labels: int
+    stock_order: str
+    """The Trainer's ``train_sampling_strategy``."""
 
     def model(self, seed: int) -> SequenceModel:
         """The same parameters for the same seed."""
@@ -144,7 +146,7 @@ def run_stock(setup: Setup, seed: int, work_dir: Path) -> Run:
         lr_scheduler_type="linear",
         bf16=True,
         use_cpu=setup.device.type == "cpu",
-        train_sampling_strategy="group_by_length",
+        train_sampling_strategy=setup.stock_order,
         seed=seed,
         save_strategy="no",
         logging_strategy="no",
@@ -229,6 +231,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--examples", type=int, help="of the training split; all by default")
+    parser.add_argument(
+        "--stock-order", default="group_by_length", choices=("group_by_length", "random")
+    )
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes")
     options = parser.parse_args(arguments)
     if options.quick:
@@ -261,6 +266,7 @@ def prepared_setup(options: argparse.Namespace, work_dir: Path) -> Setup:
         recipe,
         pick_device(options.device),
         len(prepared.labels),
+        options.stock_order,
     )
 
 
@@ -296,6 +302,7 @@ def report(options: argparse.Namespace, work_dir: Path) -> None:
         tokens_mean=round(float(setup.train.lengths.mean()), 1),
         batch_size=setup.recipe.batch_size,
         seeds=options.seeds,
+        stock_order=options.stock_order,
         speedup=round(
             statistics.median(
                 theirs.seconds / mine.seconds for mine, theirs in zip(ours, stock, strict=True)
