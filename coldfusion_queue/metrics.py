@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import REGISTRY
 
 from coldfusion_queue.records import LedgerEntry
+
+if TYPE_CHECKING:
+    from coldfusion_queue.finetune.progress import Progress
 
 __all__ = ["TaskMetrics", "repository_metrics", "up_metric"]
 
@@ -31,6 +35,28 @@ class TaskMetrics:
             "coldfusion_finetune_duration_seconds",
             "Wall time of one finetune, downloads and upload included.",
             buckets=_FINETUNE_BUCKETS,
+            registry=registry,
+        )
+        self._examples = Counter(
+            "coldfusion_trained_examples",
+            "Examples that finetunes trained on, all epochs counted.",
+            registry=registry,
+        )
+        self._tokens = Counter(
+            "coldfusion_trained_tokens",
+            "Tokens that finetunes trained on, padding not counted.",
+            registry=registry,
+        )
+        self._loss = Gauge(
+            "coldfusion_finetune_loss",
+            "Mean training loss of the last report.",
+            multiprocess_mode="mostrecent",
+            registry=registry,
+        )
+        self._memory = Gauge(
+            "coldfusion_finetune_memory_bytes",
+            "Peak memory of the last finetune: of the GPU, or on a CPU of the process.",
+            multiprocess_mode="mostrecent",
             registry=registry,
         )
         self._decisions = Counter(
@@ -67,6 +93,13 @@ class TaskMetrics:
         """Count one finetune: outcome is how it ended, as in the log's events."""
         self._finetunes.labels(outcome).inc()
         self._finetune_seconds.observe(seconds)
+
+    def trained(self, progress: Progress) -> None:
+        """Count what a finetune did since its last report."""
+        self._examples.inc(progress.new_examples)
+        self._tokens.inc(progress.new_tokens)
+        self._loss.set(progress.loss)
+        self._memory.set(progress.memory_bytes)
 
     def fusion_ended(self, entry: LedgerEntry, seconds: float) -> None:
         """Count one fusion that appended to the ledger."""

@@ -105,6 +105,7 @@ def _draw(progress: Progress, bar: TaskID, report: ProgressReport, turns: int) -
             f"step {report.step}/{report.num_steps}",
             f"loss {report.loss:.3f}",
             f"{report.examples_per_second:.0f} examples/s",
+            f"{(report.memory_bytes or 0) / 2**30:.1f} GiB",
         ]
     progress.update(
         bar,

@@ -28,9 +28,12 @@ class Progress:
     """Examples trained on so far, all epochs counted."""
     loss: float
     """Mean loss since the last report."""
+    new_examples: int
+    """Trained on since the last report."""
+    new_tokens: int
+    """In them, padding not counted."""
     examples_per_second: float
     tokens_per_second: float
-    """Padding not counted."""
     memory_bytes: int
     """Peak so far: of the device's memory, or on a CPU of the process's."""
 
@@ -102,15 +105,18 @@ class Meter:
     def _send(self, now: float) -> None:
         loss = self.check()
         seconds = max(now - self._last, 1e-6)
-        _, examples, tokens = self._then
+        new_examples = self.examples - self._then[1]
+        new_tokens = self._tokens - self._then[2]
         self._report(
             Progress(
                 step=self.step,
                 num_steps=self._num_steps,
                 num_examples=self.examples,
                 loss=loss,
-                examples_per_second=(self.examples - examples) / seconds,
-                tokens_per_second=(self._tokens - tokens) / seconds,
+                new_examples=new_examples,
+                new_tokens=new_tokens,
+                examples_per_second=new_examples / seconds,
+                tokens_per_second=new_tokens / seconds,
                 memory_bytes=_memory_bytes(self._device),
             )
         )

@@ -26,6 +26,8 @@ class ProgressReport(BaseModel):
     num_steps: int
     loss: float | None
     examples_per_second: float | None
+    tokens_per_second: float | None = None
+    memory_bytes: int | None = None
     worker: str
 
 

@@ -10,6 +10,7 @@ import redis
 
 from coldfusion_queue.errors import RetryableError
 from coldfusion_queue.keys import RedisKeys
+from coldfusion_queue.metrics import TaskMetrics
 from coldfusion_queue.queue.leases import Lease
 from coldfusion_queue.queue.progress import ProgressReport, write_progress
 from coldfusion_queue.records import Submission
@@ -42,6 +43,7 @@ class TurnReporter:
         turn: its number.
         lease: of this turn.
         worker: name of this worker, for people.
+        metrics: count what was trained on.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class TurnReporter:
         turn: int,
         lease: Lease,
         worker: str,
+        metrics: TaskMetrics,
     ) -> None:
         self._client = client
         self._repository = repository
@@ -59,6 +62,7 @@ class TurnReporter:
         self._turn = turn
         self._lease = lease
         self._worker = worker
+        self._metrics = metrics
         self._checked = time.monotonic()
 
     def __call__(self, phase: Phase, base_version: int, progress: Progress | None) -> None:
@@ -68,6 +72,8 @@ class TurnReporter:
             LeaseLostError: the turn is another worker's by now.
             TurnCancelledError: nobody wants it any more.
         """
+        if progress is not None:
+            self._metrics.trained(progress)
         with suppress(redis.RedisError):  # for people only: a finetune goes on without it
             report = self._report(phase, base_version, progress)
             write_progress(self._client, RedisKeys(self._repository.name), report)
@@ -94,5 +100,7 @@ class TurnReporter:
             num_steps=progress.num_steps if progress else 0,
             loss=progress.loss if progress else None,
             examples_per_second=progress.examples_per_second if progress else None,
+            tokens_per_second=progress.tokens_per_second if progress else None,
+            memory_bytes=progress.memory_bytes if progress else None,
             worker=self._worker,
         )

@@ -119,7 +119,13 @@ class TurnDelivery:
 
     def _finetune(self, repository: Repository, submission: Submission, lease: Lease) -> str:
         reporter = TurnReporter(
-            self.process.client, repository, submission, self.turn, lease, self.worker
+            self.process.client,
+            repository,
+            submission,
+            self.turn,
+            lease,
+            self.worker,
+            self.process.metrics,
         )
         settings = self.process.settings
         outcome = run_turn(repository, settings, submission, self.turn, reporter, is_stopping)

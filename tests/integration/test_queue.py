@@ -120,6 +120,8 @@ def test_progress_is_read_back(client: redis.Redis, settings: Settings) -> None:
         num_steps=5,
         loss=0.5,
         examples_per_second=99.5,
+        tokens_per_second=1234.5,
+        memory_bytes=2**31,
         worker="w",
     )
 

@@ -86,3 +86,26 @@ def test_to_be_told_twice_neither_shortens_the_time_nor_ends_the_task_twice() ->
         time.sleep(grace_seconds)  # in which a second countdown would end
         process.kill()
         assert line(process) == ""
+
+
+_CHILD_STOPS_ITS_WORKER = """
+import os, signal, time
+from coldfusion_queue.queue.stopping import stop_gently_on_signals, stop_this_worker
+
+stop_this_worker()  # in no worker: nothing happens
+signal.signal(signal.SIGTERM, lambda *_: print("celery SIGTERM", flush=True))
+stop_gently_on_signals(60)
+if os.fork() == 0:
+    stop_this_worker()
+    os._exit(0)
+os.wait()
+time.sleep(0.1)
+print("over", flush=True)
+"""
+
+
+def test_a_child_can_end_its_worker_and_a_process_without_one_nothing() -> None:
+    command = [sys.executable, "-c", _CHILD_STOPS_ITS_WORKER]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+
+    assert done.stdout.splitlines() == ["celery SIGTERM", "over"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import SecretStr
 
-from coldfusion_queue.queue import reporting
+from coldfusion_queue.errors import DeviceLostError
+from coldfusion_queue.queue import reporting, turns
 from coldfusion_queue.queue.connection import connect_redis
 from coldfusion_queue.queue.leases import Lease
 from coldfusion_queue.queue.process import Process
@@ -64,6 +65,36 @@ def test_a_turn_whose_failure_cannot_be_recorded_is_given_up_and_left_to_reconci
     assert [item.next_turn for item in bench.repository.submissions.open()] == [1]
 
 
+def test_a_worker_that_lost_its_device_puts_the_turn_off_for_another_and_ends(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ends: list[bool] = []
+    monkeypatch.setattr(turns, "stop_this_worker", lambda: ends.append(True))
+    bench.submit().act = raises(DeviceLostError("cuda", "CUDA error: unspecified launch failure"))
+
+    assert bench.deliver() == "SUCCESS"
+
+    assert (bench.hint(), bench.failure(), ends) == ("waiting", None, [True])
+    assert "device cuda: CUDA error" in caplog.text
+    bench.client.delete(bench.keys.turn(NAME))
+    assert bench.process.sender(bench.repository.name).send("s", 1)
+    bench.act = raises(AWAY)
+    assert bench.deliver() == "SUCCESS"
+    assert ends == [True]  # a store that is away is no reason to end
+
+
+def test_a_device_that_no_worker_has_is_the_recorded_reason_in_the_end(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "stop_this_worker", lambda: None)
+    bench.submit().act = raises(DeviceLostError("cuda", "it is not there"))
+    bench.client.set(bench.keys.retries(NAME), bench.process.settings.task_max_retries)
+
+    assert bench.deliver() == "SUCCESS"
+
+    assert "device cuda: it is not there" in str(bench.failure())
+
+
 def test_the_last_retry_of_a_turn_whose_commit_was_not_heard_of_records_no_failure(
     bench: Bench, contribute: Contribute
 ) -> None:
@@ -109,7 +140,13 @@ def test_a_store_that_is_away_when_a_cancellation_is_looked_for_ends_no_training
     def report(of: Settings) -> None:
         repository = Repository(Store.open(of, 1), settings.repository)
         reporter = TurnReporter(
-            bench.client, repository, submission, 1, Lease(is_held=True, starts=1), "a"
+            bench.client,
+            repository,
+            submission,
+            1,
+            Lease(is_held=True, starts=1),
+            "a",
+            bench.process.metrics,
         )
         reporter(Phase.TRAINING, 0, None)
 
