@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test soak test-model bench-protocol bench-fusion bench-peers format lock clean
+.PHONY: help demo check test soak test-model bench-protocol bench-fusion bench-finetune bench-peers format lock clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ bench-protocol: $(STAMP)  ## What a fusion costs beside the arithmetic, as the h
 
 bench-fusion: $(STAMP)  ## How close a fusion comes to reading its bytes once and writing one model.
 	$(BIN)/python -m benchmarks.fusion
+
+bench-finetune: $(STAMP)  ## The finetune loop beside the Trainer of transformers.
+	$(BIN)/python -m benchmarks.finetune
 
 bench-peers: $(STAMP)  ## The same beside mergekit, which gets an environment of its own.
 	test -x .venv-peers/bin/mergekit-pytorch || { $(PYTHON) -m venv .venv-peers \

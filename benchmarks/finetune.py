@@ -54,6 +54,9 @@ _PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 
 _PEAK_SIZE = 2048
 
+#: Parts of our loop that can be left out; ``pieces`` are a CPU's small ones.
+_PARTS = ("attention", "dropout", "embedding", "pieces")
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -69,6 +72,8 @@ class Setup:
     num_labels: int
     stock_order: str
     """The Trainer's ``train_sampling_strategy``."""
+    left_out: Sequence[str]
+    """Parts of our loop that are not used, to see what they are worth."""
 
     def model(self, seed: int) -> SequenceModel:
         """The same parameters for the same seed."""
@@ -102,11 +107,16 @@ def random_body(shape: str) -> nn.Module:
 
 def run_ours(setup: Setup, seed: int) -> Run:
     model = setup.model(seed)
-    use_fast_attention(model.body)
-    if setup.device.type == "cpu":
+    left_out = setup.left_out
+    if "attention" not in left_out:
+        use_fast_attention(model.body)
+    if "dropout" not in left_out and setup.device.type == "cpu":
         use_fast_dropout(model)
-    whole = shrink_embedding(model.body, setup.train.token_ids())
-    options = TrainingOptions(setup.device, "bfloat16")
+    whole = None
+    if "embedding" not in left_out:
+        whole = shrink_embedding(model.body, setup.train.token_ids())
+    budget = 16_384 if "pieces" in left_out else None
+    options = TrainingOptions(setup.device, "bfloat16", token_budget=budget)
     nowhere = Checkpointing(None, Path("unused"), lambda: False)
     seconds = timed(
         setup.device,
@@ -234,6 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--stock-order", default="group_by_length", choices=("group_by_length", "random")
     )
+    parser.add_argument("--leave-out", nargs="+", default=[], choices=_PARTS)
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes")
     options = parser.parse_args(arguments)
     if options.quick:
@@ -243,7 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def prepared_setup(options: argparse.Namespace, work_dir: Path) -> Setup:
-    source = options.data or data_dir() / "wordnet_word"
+    source = options.data or data_dir() / "debian_section"
     prepared = prepare_dataset(str(source), work_dir=work_dir)
     base_dir = pretrained_dir()
     tokenizer = load_tokenizer(base_dir, load_body(base_dir))
@@ -267,6 +278,7 @@ def prepared_setup(options: argparse.Namespace, work_dir: Path) -> Setup:
         pick_device(options.device),
         len(prepared.labels),
         options.stock_order,
+        options.leave_out,
     )
 
 
@@ -303,6 +315,7 @@ def report(options: argparse.Namespace, work_dir: Path) -> None:
         batch_size=setup.recipe.batch_size,
         seeds=options.seeds,
         stock_order=options.stock_order,
+        left_out=options.leave_out,
         speedup=round(
             statistics.median(
                 theirs.seconds / mine.seconds for mine, theirs in zip(ours, stock, strict=True)

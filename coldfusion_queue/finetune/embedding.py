@@ -3,7 +3,7 @@
 A dataset of some thousand examples uses a tenth of a vocabulary or less. The rows of all other
 tokens never get a gradient: AdamW only shrinks them, all by the same known factor. Left in the
 table they would cost the optimizer, the norm of the gradients and every checkpoint their full
-size, which is a third of BERT's parameters and half of a multilingual model's.
+size: a third of RoBERTa-base's parameters, and two thirds of its multilingual sibling's.
 """
 
 from __future__ import annotations

@@ -105,3 +105,15 @@ def test_attacks_are_measured_and_the_blunt_ones_are_kept_out() -> None:
     assert scaled["honest_refused"] == nan["honest_refused"] == {}
     assert nan["methods"] == {"mean": "refused", "median": "refused"}
     assert scaled["methods"]["mean"]["damage"] > 1e6 > 10 > scaled["methods"]["median"]["damage"]
+
+
+@pytest.mark.timeout(300)
+def test_the_finetune_loop_is_measured_beside_the_trainer_of_transformers() -> None:
+    report = run("benchmarks.finetune", "--quick")
+
+    assert report["benchmark"] == "finetune"
+    assert (report["seeds"], report["examples"]) == (1, 64)
+    assert report["speedup"] > 0
+    assert 0 < report["mfu_stock"] < 1.5
+    assert 0 < report["mfu"] < 1.5
+    assert 0 <= report["accuracy"] <= 100
