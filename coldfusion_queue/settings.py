@@ -190,6 +190,10 @@ class Settings(BaseSettings):
     """Tokens of one forward pass, padding included; None is 16,384 on a GPU and 4,096 on a CPU.
     Out of memory halves it for the rest of the finetune."""
 
+    compile: bool = False
+    """Compile the model with ``torch.compile`` at the beginning of each finetune; needs a C++
+    compiler. It takes a minute or more, which only long finetunes earn back."""
+
     torch_threads: int | None = Field(None, ge=1)
     """CPU threads of one finetune; None leaves torch's default."""
 

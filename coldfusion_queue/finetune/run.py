@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 
 from coldfusion_queue.cache import LocalCache
-from coldfusion_queue.errors import DeviceLostError
+from coldfusion_queue.errors import DeviceLostError, TrainingFailedError
 from coldfusion_queue.finetune.adapters import add_adapters, merge_adapters, save_factors
 from coldfusion_queue.finetune.attention import use_fast_attention
 from coldfusion_queue.finetune.data import FinetuneData, Splits, load_data
@@ -128,6 +128,17 @@ def finetune(
             return _Finetune(request, settings, options, work_dir, opened).run(report)
     except torch.AcceleratorError as error:
         raise DeviceLostError(str(options.device), str(error).splitlines()[0]) from error
+    except RuntimeError as error:
+        if not _is_of_the_compiler(error):
+            raise
+        problem = f"torch.compile failed: {str(error).splitlines()[0]}"
+        remedy = "unset COLDFUSION_COMPILE on this worker, or install a C++ compiler"
+        raise TrainingFailedError("this finetune", problem, remedy) from error
+
+
+def _is_of_the_compiler(error: RuntimeError) -> bool:
+    # By name: to import these modules takes seconds.
+    return type(error).__module__.startswith(("torch._dynamo.", "torch._inductor."))
 
 
 def _options(settings: Settings) -> TrainingOptions:
@@ -152,7 +163,7 @@ class _Finetune:
         opened: ExitStack,
     ) -> None:
         self._request = request
-        self._checkpoint_seconds = settings.checkpoint_seconds
+        self._settings = settings
         self._options = options
         self._work_dir = work_dir
         self._seed = _seed(request)
@@ -197,6 +208,8 @@ class _Finetune:
         use_fast_attention(body)
         if self._options.device.type == "cpu":
             use_fast_dropout(model)
+        if self._settings.compile:
+            model.compile(dynamic=True)
         return model.to(self._options.device)
 
     def _train(self, report: Callable[[Progress], None]) -> TrainingOutcome:
@@ -213,7 +226,7 @@ class _Finetune:
                 start=request.checkpoint,
                 path=saved,
                 should_stop=request.should_stop,
-                interval_seconds=self._checkpoint_seconds,
+                interval_seconds=self._settings.checkpoint_seconds,
                 keep=request.keep,
             ),
             None if self._data.development is None else self._score,
