@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -170,7 +171,8 @@ def run_stock(setup: Setup, seed: int, work_dir: Path) -> Run:
         train_dataset=as_dataset(setup.train),
         data_collator=DataCollatorWithPadding(setup.tokenizer),
     )
-    seconds = timed(setup.device, trainer.train)
+    with redirect_stdout(sys.stderr):  # it prints a summary
+        seconds = timed(setup.device, trainer.train)
     return Run(seconds, setup.accuracy(model))
 
 

@@ -245,7 +245,7 @@ class _Turn:
         return TurnInterrupted(self.name, checkpoint.step, checkpoint.num_steps)
 
     def _keep_of(self, base: BaseVersion) -> Callable[[Path, int, int], Checkpoint] | None:
-        """What saves a state of this turn in place of those with fewer steps.
+        """What saves a state of this turn, and deletes those with fewer steps but for one.
 
         None for private data: a state holds averages of the last gradients, from which texts can be
         told.
@@ -255,7 +255,7 @@ class _Turn:
         def keep(path: Path, step: int, num_steps: int) -> Checkpoint:
             kept = checkpoints.save(self.name, path, base=base, step=step, num_steps=num_steps)
             with suppress(ColdFusionError):  # they are deleted with the turn's others at its end
-                checkpoints.delete_older(kept)
+                checkpoints.delete_older(self.name)
             return kept
 
         return keep if self.submission.site is None else None

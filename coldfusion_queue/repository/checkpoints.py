@@ -20,6 +20,7 @@ __all__ = ["Checkpoints"]
 log = logging.getLogger(__name__)
 
 _RECORD = "/checkpoint.json"
+_NUM_KEPT = 2
 
 
 class Checkpoints:
@@ -94,16 +95,15 @@ class Checkpoints:
         self._store.delete([key for key in keys if key.endswith(_RECORD)])
         self._store.delete([key for key in keys if not key.endswith(_RECORD)])
 
-    def delete_older(self, checkpoint: Checkpoint) -> None:
-        """Delete the checkpoints of a turn that have fewer steps than this one.
+    def delete_older(self, contribution_id: str) -> None:
+        """Delete the checkpoints of a turn but for two, those with the most steps.
 
-        Idempotent: what is not there counts as deleted.
+        The second one serves should the first be damaged. Idempotent: what is not there counts as
+        deleted.
         """
-        for item in self.all(checkpoint.contribution_id):
-            if item.step < checkpoint.step:
-                record = self._keys.checkpoint(item.contribution_id, item.attempt)
-                self._store.delete([record])
-                self._store.delete([item.file.key])
+        for item in self.all(contribution_id)[_NUM_KEPT:]:
+            self._store.delete([self._keys.checkpoint(contribution_id, item.attempt)])
+            self._store.delete([item.file.key])
 
     def _upload(self, key: str, path: Path) -> FileRecord:
         try:

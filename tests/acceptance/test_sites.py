@@ -241,7 +241,8 @@ def test_only_the_sites_worker_runs_its_turns_and_what_it_commits_is_told(scene:
     contribution = world.run("coldfusion", "show", f"{good}.t00002", "--json").json()
     assert contribution["dataset_id"] == f"site:{SITE}/notes"
     assert contribution["num_examples"] == 24
-    assert contribution["metrics"].keys() == {"train_loss", "validation_accuracy"}
+    figures = {"train_loss", "num_steps", "stopped_early", "validation_accuracy"}
+    assert contribution["metrics"].keys() == figures
     head = world.directory / "head.safetensors"
     head.write_bytes(world.store.get(contribution["head"]["key"]))
     with safe_open(head, framework="numpy") as file:

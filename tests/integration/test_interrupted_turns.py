@@ -149,7 +149,8 @@ def test_a_turn_whose_worker_dies_goes_on_from_its_last_checkpoint_in_the_same_b
     with caplog.at_level(logging.INFO):
         contribution = bench.run(submission)
 
-    assert [1 <= item.step < 5 for item in kept] == [True]  # those before it are deleted
+    assert len(kept) in {1, 2}  # those before them are deleted
+    assert all(1 <= item.step < 5 for item in kept)
     assert outcome(contribution) == expected
     assert "turn_resumed" in events(caplog)
     assert bench.checkpoints() == []
