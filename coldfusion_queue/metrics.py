@@ -33,6 +33,11 @@ class TaskMetrics:
             buckets=_FINETUNE_BUCKETS,
             registry=registry,
         )
+        self._device_seconds = Counter(
+            "coldfusion_device_busy_seconds",
+            "Seconds for which turns had the worker's device.",
+            registry=registry,
+        )
         self._decisions = Counter(
             "coldfusion_decisions",
             "Contributions that the ledger decided, by outcome.",
@@ -67,6 +72,10 @@ class TaskMetrics:
         """Count one finetune: outcome is how it ended, as in the log's events."""
         self._finetunes.labels(outcome).inc()
         self._finetune_seconds.observe(seconds)
+
+    def device_was_busy(self, seconds: float) -> None:
+        """Count time for which a turn had the device."""
+        self._device_seconds.inc(seconds)
 
     def fusion_ended(self, entry: LedgerEntry, seconds: float) -> None:
         """Count one fusion that appended to the ledger."""
