@@ -37,8 +37,12 @@ def taking_step(slots: Slots, queue: str) -> type[bootsteps.StartStopStep]:
             celerys: Callable[[], bool] = channel.qos.can_consume
 
             def can_consume() -> bool:
+                if not celerys():
+                    return False
+                if channel._in_poll:  # it waits already; an answer that is not read is a lost turn
+                    return True
                 num_reserved = len(state.reserved_requests)
-                if not celerys() or not slots.wants_another(num_reserved):
+                if not slots.wants_another(num_reserved):
                     return False
                 return num_reserved == 0 or _is_left_over(channel, queue)
 
