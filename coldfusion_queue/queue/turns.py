@@ -68,7 +68,7 @@ class TurnDelivery:
             if slot.is_held:  # it ended in another way than by a contribution
                 from coldfusion_queue.finetune.device import free_memory, pick_device
 
-                with suppress(DeviceLostError):
+                with suppress(DeviceLostError, RuntimeError):  # the device may be broken
                     free_memory(pick_device(self.process.settings.device))
 
     def _handle(self) -> None:

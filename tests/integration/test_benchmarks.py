@@ -105,3 +105,15 @@ def test_attacks_are_measured_and_the_blunt_ones_are_kept_out() -> None:
     assert scaled["honest_refused"] == nan["honest_refused"] == {}
     assert nan["methods"] == {"mean": "refused", "median": "refused"}
     assert scaled["methods"]["mean"]["damage"] > 1e6 > 10 > scaled["methods"]["median"]["damage"]
+
+
+@pytest.mark.timeout(300)
+def test_the_idle_time_between_turns_is_measured_with_one_process_and_with_two() -> None:
+    report = run("benchmarks.between", "--quick")
+
+    assert report["benchmark"] == "between"
+    for processes in ("two", "one"):
+        result = report["results"][processes]
+        assert (result["turns"], result["overlaps"]) == (4, 0)
+        assert result["busy_seconds_median"] > 0
+        assert 0 < result["idle_share"] < 1
