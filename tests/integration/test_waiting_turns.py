@@ -163,6 +163,7 @@ def test_a_worker_that_is_told_to_stop_hands_a_waiting_turn_back(bench: Bench) -
         )
 
     assert not isinstance(caught.value, DeviceBusy)
+    assert not device.is_held
     assert bench.checkpoints() == []
 
 
