@@ -6,7 +6,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test soak test-model bench-protocol bench-fusion bench-finetune bench-peers format lock clean
+.PHONY: help demo check test soak test-model bench-protocol bench-fusion bench-finetune \
+  bench-between bench-peers format lock clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +51,9 @@ bench-peers: $(STAMP)  ## The same beside mergekit, which gets an environment of
 	test -x .venv-peers/bin/mergekit-pytorch || { $(PYTHON) -m venv .venv-peers \
 	  && .venv-peers/bin/pip install --quiet --disable-pip-version-check 'mergekit==0.1.5'; }
 	$(BIN)/python -m benchmarks.fusion --no-methods
+
+bench-between: $(STAMP)  ## How long a worker's device is idle between two turns.
+	$(BIN)/python -m benchmarks.between
 
 format: $(STAMP)  ## Rewrite the code in the project's format.
 	$(BIN)/ruff format .

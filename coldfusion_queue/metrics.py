@@ -59,6 +59,11 @@ class TaskMetrics:
             multiprocess_mode="mostrecent",
             registry=registry,
         )
+        self._device_seconds = Counter(
+            "coldfusion_device_busy_seconds",
+            "Seconds for which turns had the worker's device.",
+            registry=registry,
+        )
         self._decisions = Counter(
             "coldfusion_decisions",
             "Contributions that the ledger decided, by outcome.",
@@ -100,6 +105,10 @@ class TaskMetrics:
         self._tokens.inc(progress.new_tokens)
         self._loss.set(progress.loss)
         self._memory.set(progress.memory_bytes)
+
+    def device_was_busy(self, seconds: float) -> None:
+        """Count time for which a turn had the device."""
+        self._device_seconds.inc(seconds)
 
     def fusion_ended(self, entry: LedgerEntry, seconds: float) -> None:
         """Count one fusion that appended to the ledger."""

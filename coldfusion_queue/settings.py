@@ -214,6 +214,11 @@ class Settings(BaseSettings):
     """In what a delta is uploaded, where the base model's own dtype is not narrower;
     ``docs/fusion.md`` says what each costs. The full form is always in the base model's dtype."""
 
+    prepare_ahead_seconds: float = Field(30.0, ge=0)
+    """Seconds before the end of a training in which a finetune worker takes its next turn, and
+    prepares it in a second process while the first has the device. A turn that waited for twice as
+    long goes back on the queue. 0 has one process, and nothing between two turns overlaps."""
+
     cache_bytes: int = Field(20 * 2**30, ge=0)
     """Size limit of the local cache of base versions and datasets; the least recently used goes
     first. 0 keeps nothing between tasks."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from coldfusion_queue.cache import LocalCache
 from coldfusion_queue.crash_points import CrashPoint, reach
+from coldfusion_queue.device import Device, OwnDevice
 from coldfusion_queue.disk import disk_errors
 from coldfusion_queue.errors import (
     ColdFusionError,
@@ -21,6 +22,7 @@ from coldfusion_queue.errors import (
     InvalidRecordError,
     InvalidTensorFileError,
     NotFoundError,
+    RetryableError,
 )
 from coldfusion_queue.names import contribution_id
 from coldfusion_queue.records import (
@@ -32,14 +34,23 @@ from coldfusion_queue.records import (
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.residuals import Residuals
 from coldfusion_queue.settings import Settings
-from coldfusion_queue.turn_data import turn_data
+from coldfusion_queue.turn_data import TurnData, turn_data
+from coldfusion_queue.turn_endings import (
+    DeviceBusy,
+    Phase,
+    Report,
+    TurnInterrupted,
+    TurnOutcome,
+    never_stop,
+)
 from coldfusion_queue.uploading import Finetuned, upload_and_commit
 
 if TYPE_CHECKING:
     from coldfusion_queue.finetune.progress import Progress
+    from coldfusion_queue.finetune.run import FinetuneRequest, FinetuneResult, PreparedFinetune
     from coldfusion_queue.finetune.training import FinetuneInterrupted
 
-__all__ = ["Phase", "TurnInterrupted", "TurnOutcome", "never_stop", "run_turn"]
+__all__ = ["DeviceBusy", "Phase", "TurnInterrupted", "TurnOutcome", "never_stop", "run_turn"]
 
 log = logging.getLogger(__name__)
 
@@ -52,54 +63,10 @@ _UNUSABLE = (
     NotFoundError,
 )
 
-
-class Phase(StrEnum):
-    """What a running turn is doing."""
-
-    #: Base version and dataset are being fetched.
-    DOWNLOADING = "downloading"
-    #: The body and the head are being trained.
-    TRAINING = "training"
-    #: The contribution is being uploaded and committed.
-    UPLOADING = "uploading"
-
-
-@dataclass(frozen=True)
-class TurnOutcome:
-    """How a turn ended."""
-
-    contribution_id: str
-    committed: bool
-    """Whether this attempt is the committed one; False if the turn had been done before."""
-    base_version: int
-
-
-Report = Callable[[Phase, int, "Progress | None"], None]
-
-
-class TurnInterrupted(Exception):  # noqa: N818 - nothing went wrong
-    """A turn was told to stop; nothing of it is committed, and it goes on from its checkpoint.
-
-    Args:
-        contribution_id: of the turn.
-        step: optimizer steps done in its newest checkpoint; 0 if it has none.
-        num_steps: optimizer steps of the whole turn; 0 if ``step`` is.
-    """
-
-    def __init__(self, contribution_id: str, step: int, num_steps: int) -> None:
-        super().__init__(contribution_id, step, num_steps)
-        self.contribution_id = contribution_id
-        self.step = step
-        self.num_steps = num_steps
-
-    def __str__(self) -> str:
-        where = f"goes on after step {self.step} of {self.num_steps}"
-        return f"{self.contribution_id} was interrupted, {where if self.step else 'begins again'}"
-
-
-def never_stop() -> bool:
-    """What nobody can stop is told this."""
-    return False
+#: While a turn waits for the device: how often it tries, reports, and looks for a newer base.
+_TRY_SECONDS = 0.02
+_REPORT_SECONDS = 1.0
+_LOOK_SECONDS = 5.0
 
 
 def run_turn(
@@ -109,11 +76,13 @@ def run_turn(
     turn: int,
     report: Report,
     should_stop: Callable[[], bool] = never_stop,
+    device: Device | None = None,
 ) -> TurnOutcome:
     """Finetune a base version on a submission's dataset and commit the contribution.
 
-    The base version is the newest one; a turn that was interrupted goes on from its checkpoint
-    and from the base version of that. A checkpoint that cannot be used is logged and passed over.
+    The base version is the newest one when the device is free; a turn that was interrupted goes on
+    from its checkpoint and from the base version of that. A checkpoint that cannot be used is
+    logged and passed over.
 
     Idempotent: a turn that is committed is left alone; of two attempts at once, one is committed
     and the other's files are deleted.
@@ -129,9 +98,12 @@ def run_turn(
             ends the turn before anything is committed.
         should_stop: asked before the download, before training and after each optimizer step, and
             not while the contribution is uploaded.
+        device: waited for before training and given up after it; None is nobody else's. What
+            raises leaves it held.
 
     Raises:
         TurnInterrupted: it was told to stop; its checkpoint is saved if the store let us.
+        DeviceBusy: the device was not free for too long.
         ColdFusionError: of store, finetune or data; nothing is committed then.
     """
     name = contribution_id(submission.submission_id, turn)
@@ -140,7 +112,10 @@ def run_turn(
         _clean(repository, name)
         return TurnOutcome(name, committed=False, base_version=done.base_version)
     with disk_errors(), tempfile.TemporaryDirectory(prefix="coldfusion-") as work_dir:
-        this = _Turn(repository, settings, submission, turn, report, should_stop, Path(work_dir))
+        device = device or OwnDevice()
+        this = _Turn(
+            repository, settings, submission, turn, report, should_stop, device, Path(work_dir)
+        )
         finetuned = this.finetune()
         reach(CrashPoint.TURN_TRAINED)
         report(Phase.UPLOADING, finetuned.base.version, None)
@@ -166,6 +141,7 @@ class _Turn:
     number: int
     report: Report
     should_stop: Callable[[], bool]
+    device: Device
     work_dir: Path
 
     @property
@@ -195,45 +171,105 @@ class _Turn:
     def _finetune(self, base: BaseVersion, checkpoint: Checkpoint | None) -> Finetuned:
         # torch and transformers are loaded here, in the pool's child, never in the worker's
         # parent: a CUDA context does not survive a fork.
-        from coldfusion_queue.finetune.run import FinetuneRequest, finetune
-        from coldfusion_queue.finetune.training import FinetuneInterrupted
+        from coldfusion_queue.finetune.run import prepare
 
         self.report(Phase.DOWNLOADING, base.version, None)
         cache = LocalCache(self.settings.cache_dir, self.settings.cache_bytes)
-        with (
-            self.repository.base_versions.cached(base, cache) as base_dir,
-            turn_data(self.repository, self.settings, cache, self.submission, self.number) as data,
-        ):
-            reach(CrashPoint.TURN_DOWNLOADED)
-            last = self._last_contribution()
-            request = FinetuneRequest(
-                base_dir=base_dir,
-                dataset=data.record,
-                splits=data.splits,
-                cache=data.cache,
-                hyperparameters=self.submission.hyperparameters,
-                turn=self.number,
-                previous_head=self._previous_head(last, fits=data.fits_last_head),
-                form=self.settings.contribution_form,
-                dtype=self.settings.contribution_dtype,
-                last_residual=self._last_residual(last),
-                keeps_residual=self.submission.turns != self.number,
-                checkpoint=self._fetched(checkpoint),
-                should_stop=self.should_stop,
-                keep=self._keep_of(base),
-                is_private=self.submission.site is not None,
-            )
+        with turn_data(self.repository, self.settings, cache, self.submission, self.number) as data:
+            request: FinetuneRequest | None = None
+            while True:
+                with self.repository.base_versions.cached(base, cache) as base_dir:
+                    reach(CrashPoint.TURN_DOWNLOADED)
+                    request = request or self._request(data, base_dir, checkpoint)
+                    request = replace(request, base_dir=base_dir, keep=self._keep_of(base))
+                    with prepare(request, self.settings, self.work_dir) as prepared:
+                        wanted = self._wait_for_device(base, checkpoint)
+                        if wanted.version == base.version:
+                            files = self._train(prepared, base, checkpoint)
+                            return Finetuned(self.submission, self.number, base, data.record, files)
+                base = wanted
+
+    def _request(
+        self, data: TurnData, base_dir: Path, checkpoint: Checkpoint | None
+    ) -> FinetuneRequest:
+        from coldfusion_queue.finetune.run import FinetuneRequest
+
+        last = self._last_contribution()
+        return FinetuneRequest(
+            base_dir=base_dir,
+            dataset=data.record,
+            splits=data.splits,
+            cache=data.cache,
+            hyperparameters=self.submission.hyperparameters,
+            turn=self.number,
+            previous_head=self._previous_head(last, fits=data.fits_last_head),
+            form=self.settings.contribution_form,
+            dtype=self.settings.contribution_dtype,
+            last_residual=self._last_residual(last),
+            keeps_residual=self.submission.turns != self.number,
+            checkpoint=self._fetched(checkpoint),
+            should_stop=self.should_stop,
+            keep=None,
+            is_private=self.submission.site is not None,
+        )
+
+    def _wait_for_device(self, base: BaseVersion, checkpoint: Checkpoint | None) -> BaseVersion:
+        """Wait until the device is ours, or until a newer base version is worth preparing.
+
+        Returns:
+            The base version to train on. If it is not ``base``, prepare it and ask again; once the
+            device is held there is no further look, or a turn that downloads for longer than a
+            fusion takes would never begin.
+        """
+        if self.device.is_held:
+            return base
+        reported = looked = time.monotonic()
+        while not self.device.take():
             self._stop_if_asked(checkpoint)
-            try:
-                files = finetune(
-                    request,
-                    self.settings,
-                    self.work_dir,
-                    lambda progress: self.report(Phase.TRAINING, base.version, progress),
-                )
-            except FinetuneInterrupted as interruption:
-                self._save(interruption, base, checkpoint)
-        return Finetuned(self.submission, self.number, base, data.record, files)
+            if self.device.is_in_vain():
+                raise DeviceBusy(*self._interrupted(checkpoint).args)
+            now = time.monotonic()
+            if now - reported >= _REPORT_SECONDS:
+                reported = now
+                self.report(Phase.WAITING, base.version, None)
+            if now - looked >= _LOOK_SECONDS:
+                looked = now
+                newest = self._newest(base, checkpoint)
+                if newest.version != base.version:
+                    return newest
+            time.sleep(_TRY_SECONDS)
+        self._stop_if_asked(checkpoint)
+        return self._newest(base, checkpoint)
+
+    def _newest(self, base: BaseVersion, checkpoint: Checkpoint | None) -> BaseVersion:
+        """The newest base version, as far as the store answers; a checkpoint keeps its own."""
+        if checkpoint is None:
+            with suppress(RetryableError):
+                return self.repository.ledger.base_version()
+        return base
+
+    def _train(
+        self, prepared: PreparedFinetune, base: BaseVersion, checkpoint: Checkpoint | None
+    ) -> FinetuneResult:
+        from coldfusion_queue.finetune.training import FinetuneInterrupted
+
+        def report(progress: Progress) -> None:
+            self.device.tell(progress.seconds_left)
+            self.report(Phase.TRAINING, base.version, progress)
+
+        def leave_device() -> None:
+            self._log("training_ended")
+            self.device.give_up()
+
+        self._log("training_began", base_version=base.version)
+        try:
+            return prepared.run(report, leave_device)
+        except FinetuneInterrupted as interruption:
+            self._save(interruption, base, checkpoint)
+
+    def _log(self, event: str, **numbers: object) -> None:
+        ids = {"contribution": self.name, "event": event}
+        log.info("%s", event.replace("_", " "), extra=ids | numbers)
 
     def _stop_if_asked(self, checkpoint: Checkpoint | None) -> None:
         if self.should_stop():

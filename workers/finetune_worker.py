@@ -24,7 +24,10 @@ def main() -> None:
         os.environ["COLDFUSION_SITE"] = arguments.site
     settings = prepare()
     check_store(settings)
-    run_worker(settings, [finetune_queue(settings.site).name], arguments.name)
+    # Two: one trains while the other prepares the next turn or uploads the last one.
+    num_children = 2 if settings.prepare_ahead_seconds > 0 else 1
+    queue = finetune_queue(settings.site).name
+    run_worker(settings, [queue], arguments.name, num_children, has_device=True)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from coldfusion_queue.errors import ColdFusionError, NotFoundError, RetryableError
 from coldfusion_queue.logs import configure_logs
@@ -50,6 +51,8 @@ def run_worker(
     name: str,
     num_children: int = 1,
     first_tasks: Sequence[str] = (),
+    *,
+    has_device: bool = False,
 ) -> None:
     """Run a Celery worker until it is told to stop.
 
@@ -59,18 +62,22 @@ def run_worker(
         name: part of the worker's name, unique on its host.
         num_children: processes of its pool, each of which runs one task at a time.
         first_tasks: tasks of the repository to send when the worker is ready.
+        has_device: its children take turns at one device; it consumes one queue then.
     """
-    with tempfile.TemporaryDirectory(prefix="coldfusion-metrics-") as metrics_dir:
+    with tempfile.TemporaryDirectory(prefix="coldfusion-worker-") as directory:
         # The pool's children write their metrics there; read by the server in this process.
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_dir
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
         _serve_metrics(settings)
-        from celery.signals import worker_ready
+        from celery.signals import worker_process_init, worker_ready
 
         from coldfusion_queue.queue.app import make_app
         from coldfusion_queue.queue.presence import announcing_step
+        from coldfusion_queue.queue.process import this_process
         from coldfusion_queue.queue.reconnecting import mend_reconnecting
         from coldfusion_queue.queue.renewal import renewing_step
+        from coldfusion_queue.queue.slots import open_slots
         from coldfusion_queue.queue.stopping import stop_gently_on_signals
+        from coldfusion_queue.queue.taking import taking_step
 
         mend_reconnecting()
         app = make_app(settings)
@@ -78,11 +85,19 @@ def run_worker(
         if settings.site is not None:
             app.steps["consumer"].add(announcing_step(settings, settings.site))
 
+        if has_device:
+            slots = open_slots(Path(directory), num_children, settings.prepare_ahead_seconds)
+            app.steps["consumer"].add(taking_step(slots, queues[0]))
+
+        def child_ready(**_: object) -> None:
+            this_process()  # which says that it is idle, in the place of one that died
+
         def ready(**_: object) -> None:
             stop_gently_on_signals(settings.soft_shutdown_seconds)
             for task in first_tasks:
                 app.send_task(task, args=(settings.repository,))
 
+        worker_process_init.connect(child_ready, weak=False)
         worker_ready.connect(ready, weak=False)
         app.worker_main(
             [

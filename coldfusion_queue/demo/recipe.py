@@ -48,6 +48,8 @@ POLICY = Policy(min_contributions=3, max_wait_seconds=60)
 ENVIRONMENT: Mapping[str, str] = {
     "COLDFUSION_DEVICE": "cpu",
     "COLDFUSION_TORCH_THREADS": "1",
+    # What the second process of each worker would prepare, it would take from the cores that train.
+    "COLDFUSION_PREPARE_AHEAD_SECONDS": "0",
     "COLDFUSION_FUSION_INTERVAL_SECONDS": "1",
     "COLDFUSION_RECONCILE_INTERVAL_SECONDS": "10",
     "COLDFUSION_METRICS_HOST": "127.0.0.1",

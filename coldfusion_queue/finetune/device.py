@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
 from coldfusion_queue.errors import DeviceLostError
 
-__all__ = ["autocast", "autocast_dtype", "pick_device"]
+__all__ = ["autocast", "autocast_dtype", "free_memory", "pick_device"]
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -28,6 +29,20 @@ def pick_device(wanted: str) -> torch.device:
     if not there:
         raise DeviceLostError(wanted, "it is not there")
     return device
+
+
+def free_memory(device: torch.device) -> None:
+    """Give back a device's memory that nothing refers to; what is left is this process's context.
+
+    An optimizer and its schedule refer to each other, and the allocator keeps what was freed.
+    """
+    if device.type == "cpu":
+        return
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    else:
+        torch.mps.empty_cache()
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:

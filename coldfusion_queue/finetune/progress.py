@@ -37,6 +37,12 @@ class Progress:
     memory_bytes: int
     """Peak so far: of the device's memory, or on a CPU of the process's."""
 
+    @property
+    def seconds_left(self) -> float:
+        """Until the end of the training, at the speed since the last report."""
+        num_left = self.num_examples * (self.num_steps / max(1, self.step) - 1)
+        return num_left / max(self.examples_per_second, 1e-6)
+
 
 class Meter:
     """Counts steps and reports at intervals.

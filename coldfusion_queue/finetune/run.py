@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,7 +17,7 @@ from coldfusion_queue.errors import DeviceLostError, TrainingFailedError
 from coldfusion_queue.finetune.adapters import add_adapters, merge_adapters, save_factors
 from coldfusion_queue.finetune.attention import use_fast_attention
 from coldfusion_queue.finetune.data import FinetuneData, Splits, load_data
-from coldfusion_queue.finetune.device import pick_device
+from coldfusion_queue.finetune.device import free_memory, pick_device
 from coldfusion_queue.finetune.dropout import use_fast_dropout
 from coldfusion_queue.finetune.embedding import shrink_embedding
 from coldfusion_queue.finetune.environment import describe_environment
@@ -43,7 +43,7 @@ from coldfusion_queue.records import (
 )
 from coldfusion_queue.settings import ContributionChoice, ContributionDtype, Settings
 
-__all__ = ["FinetuneRequest", "FinetuneResult", "finetune"]
+__all__ = ["FinetuneRequest", "FinetuneResult", "PreparedFinetune", "finetune", "prepare"]
 
 log = logging.getLogger(__name__)
 
@@ -120,12 +120,25 @@ def finetune(
         IncompatibleModelError: see ``files.save_shared`` and ``adapters.add_adapters``; or the
             checkpoint is of another turn.
     """
+    with prepare(request, settings, work_dir) as prepared:
+        return prepared.run(report)
+
+
+@contextmanager
+def prepare(
+    request: FinetuneRequest, settings: Settings, work_dir: Path
+) -> Iterator[PreparedFinetune]:
+    """What of a finetune needs no device: the model is built and the data tokenised.
+
+    See ``finetune`` for the arguments and for what it raises, which is also converted here if it
+    is raised within the context.
+    """
     if settings.torch_threads is not None:
         torch.set_num_threads(settings.torch_threads)
     options = _options(settings)
     try:
         with ExitStack() as opened:
-            return _Finetune(request, settings, options, work_dir, opened).run(report)
+            yield PreparedFinetune(request, settings, options, work_dir, opened)
     except torch.AcceleratorError as error:
         raise DeviceLostError(str(options.device), str(error).splitlines()[0]) from error
     except RuntimeError as error:
@@ -151,8 +164,8 @@ def _options(settings: Settings) -> TrainingOptions:
     )
 
 
-class _Finetune:
-    """The parts of one finetune; see ``finetune``."""
+class PreparedFinetune:
+    """The parts of one finetune; see ``prepare``, which makes it."""
 
     def __init__(
         self,
@@ -179,13 +192,26 @@ class _Finetune:
             opened,
         )
 
-    def run(self, report: Callable[[Progress], None]) -> FinetuneResult:
-        """Train, and write what is to be contributed."""
+    def run(
+        self, report: Callable[[Progress], None], leave_device: Callable[[], None] = lambda: None
+    ) -> FinetuneResult:
+        """Train, and write what is to be contributed; once.
+
+        Args:
+            report: see ``training.train``.
+            leave_device: called when the device is not needed any more and holds nothing of this
+                finetune; writing comes after that.
+        """
+        self._model.to(self._options.device)
         whole = shrink_embedding(self._model.body, self._data.token_ids())
         outcome = self._train(report)
         if whole is not None:
             steps = outcome.num_steps, outcome.num_steps_done
             whole.restore(shrinkage(self._request.hyperparameters, *steps))
+        self._model.to("cpu")
+        del whole
+        free_memory(self._options.device)
+        leave_device()
         head = self._work_dir / "head.safetensors"
         scale = None if self._request.is_private else self._data.scale
         save_head(self._model, self._request.dataset.labels, scale, head)
@@ -210,7 +236,7 @@ class _Finetune:
             use_fast_dropout(model)
         if self._settings.compile:
             model.compile(dynamic=True)
-        return model.to(self._options.device)
+        return model
 
     def _train(self, report: Callable[[Progress], None]) -> TrainingOutcome:
         request = self._request

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import redis
 from celery import current_app
@@ -15,6 +15,7 @@ from coldfusion_queue.queue.hints import TurnHints
 from coldfusion_queue.queue.leases import TurnLeases
 from coldfusion_queue.queue.sending import TurnSender
 from coldfusion_queue.queue.sharing import SharedCrew
+from coldfusion_queue.queue.slots import Slot, this_slot
 from coldfusion_queue.settings import Settings, load_settings
 
 __all__ = ["Process", "this_process"]
@@ -22,11 +23,12 @@ __all__ = ["Process", "this_process"]
 
 @dataclass(frozen=True)
 class Process:
-    """Settings, Redis and metrics."""
+    """Settings, Redis, metrics, and the device of its turns."""
 
     settings: Settings
     client: redis.Redis
     metrics: TaskMetrics
+    slot: Slot = field(default_factory=Slot)
 
     def sender(self, repository: str) -> TurnSender:
         """Sends turns of a repository."""
@@ -49,5 +51,5 @@ class Process:
 @functools.cache
 def this_process() -> Process:
     """The one of this process."""
-    settings = load_settings()
-    return Process(settings, connect_redis(settings), TaskMetrics())
+    settings, metrics = load_settings(), TaskMetrics()
+    return Process(settings, connect_redis(settings), metrics, this_slot(metrics.device_was_busy))

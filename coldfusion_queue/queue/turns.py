@@ -33,7 +33,7 @@ from coldfusion_queue.records import Submission
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.residuals import Residuals
 from coldfusion_queue.sites.labels import SiteLabels
-from coldfusion_queue.turn import TurnInterrupted, run_turn
+from coldfusion_queue.turn import DeviceBusy, TurnInterrupted, run_turn
 
 __all__ = ["TurnDelivery"]
 
@@ -57,7 +57,21 @@ class TurnDelivery:
     turn: int
 
     def handle(self) -> None:
-        """Run the turn unless it is over or another worker's, then send the next."""
+        """Run the turn unless it is over or somebody else's, then send the next."""
+        slot = self.process.slot
+        name = contribution_id(self.submission_id, self.turn)
+        with slot.turn(f"{self.repository}.{name}") as is_ours:
+            if not is_ours:
+                self._log("turn_held", "this worker has this turn already")
+                return
+            self._handle()
+            if slot.is_held:  # it ended in another way than by a contribution
+                from coldfusion_queue.finetune.device import free_memory, pick_device
+
+                with suppress(DeviceLostError, RuntimeError):  # the device may be broken
+                    free_memory(pick_device(self.process.settings.device))
+
+    def _handle(self) -> None:
         leases = self.process.leases(self.repository, self.worker)
         try:
             with leases.hold(contribution_id(self.submission_id, self.turn)) as lease:
@@ -128,7 +142,10 @@ class TurnDelivery:
             self.process.metrics,
         )
         settings = self.process.settings
-        outcome = run_turn(repository, settings, submission, self.turn, reporter, is_stopping)
+        outcome = run_turn(
+            *(repository, settings, submission, self.turn, reporter, is_stopping),
+            self.process.slot,
+        )
         ending = "committed" if outcome.committed else "duplicate"
         self._log(f"turn_{ending}", f"turn {ending}", base_version=outcome.base_version)
         return ending
@@ -156,14 +173,17 @@ class TurnDelivery:
             )
 
     def _hand_back(self, interruption: TurnInterrupted) -> None:
-        """Queue the turn again for another worker; without a broker ``reconcile`` does it."""
+        """Queue the turn again for any worker; without a broker ``reconcile`` does it."""
         with suppress(BrokerUnavailableError):
             # What ran here is of this worker's site.
             site = self.process.settings.site
             self.process.sender(self.repository).send_again(self.submission_id, self.turn, site)
         reach(CrashPoint.TURN_HANDED_BACK)
         steps = {"step": interruption.step, "num_steps": interruption.num_steps}
-        self._log("turn_interrupted", "turn interrupted, its worker is told to stop", **steps)
+        if isinstance(interruption, DeviceBusy):
+            self._log("turn_passed_on", "turn passed on, the device is not free yet", **steps)
+        else:
+            self._log("turn_interrupted", "turn interrupted, its worker is told to stop", **steps)
 
     def _retry(self, error: ColdFusionError) -> None:
         """Put the turn off, longer each time; after the last retry give it up.

@@ -26,6 +26,8 @@ QUICK = {
     "COLDFUSION_PROGRESS_INTERVAL_SECONDS": "0.1",
     "COLDFUSION_SOFT_SHUTDOWN_SECONDS": "10",
     "COLDFUSION_DUTY_CYCLE": "0.2",
+    # One turn at a time: test_between_turns has two.
+    "COLDFUSION_PREPARE_AHEAD_SECONDS": "0",
 }
 #: 45 steps, with the pauses of the duty cycle some four seconds: time to hit the middle of it.
 LONG_TURN = ("--set", "epochs=15", "--set", "batch_size=8", "--set", "max_length=16")

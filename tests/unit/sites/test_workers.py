@@ -30,7 +30,8 @@ def test_a_finetune_worker_consumes_the_one_queue_that_is_its_own(
 ) -> None:
     consumed: list[str] = []
 
-    def run(settings: Settings, queues: Sequence[str], name: str) -> None:
+    def run(settings: Settings, queues: Sequence[str], *_: object, has_device: bool) -> None:
+        assert has_device
         consumed.extend(queues)
         # What the pool's children, who read their settings anew, will find.
         assert os.environ.get("COLDFUSION_SITE", None) == settings.site
@@ -48,6 +49,26 @@ def test_a_finetune_worker_consumes_the_one_queue_that_is_its_own(
     finetune_worker.main()
 
     assert consumed == [queue]
+
+
+@pytest.mark.parametrize(("seconds", "number"), [("0.5", 2), ("0", 1)])
+def test_a_finetune_worker_has_a_second_process_if_it_is_to_prepare_ahead(
+    seconds: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+
+    def run(settings: Settings, queues: object, name: str, num_children: int, **_: object) -> None:
+        started.append(num_children)
+
+    monkeypatch.setattr("sys.argv", ["finetune_worker"])
+    monkeypatch.setenv("COLDFUSION_PREPARE_AHEAD_SECONDS", seconds)
+    monkeypatch.setattr(finetune_worker, "check_store", lambda settings: None)
+    monkeypatch.setattr(finetune_worker, "run_worker", run)
+    monkeypatch.setattr("workers.starting.configure_logs", lambda settings: None)
+
+    finetune_worker.main()
+
+    assert started == [number]
 
 
 def test_a_fusion_worker_does_not_start_at_a_site(

@@ -1,0 +1,188 @@
+"""Two processes and one device: who has it, and when a worker takes its next turn."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from coldfusion_queue.queue.slots import Slot, Slots
+
+AHEAD_SECONDS = 30.0
+
+
+@pytest.fixture
+def slots(tmp_path: Path) -> Slots:
+    return Slots(tmp_path, 2, AHEAD_SECONDS)
+
+
+@contextmanager
+def in_another_process(slots: Slots, seconds_left: float | None = None) -> Iterator[int]:
+    """A process, of number 1, that has the device until it is killed; its pid."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        slot = Slot(slots, 1)
+        with slot.turn("theirs"):
+            taken = slot.take()
+            if seconds_left is not None:
+                slot.tell(seconds_left)
+            os.write(writing, b"1" if taken else b"0")
+            time.sleep(60)
+        os._exit(0)
+    try:
+        assert os.read(reading, 1) == b"1"
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(reading)
+        os.close(writing)
+
+
+# --- the device ---------------------------------------------------------------------------------
+
+
+def test_the_device_is_one_turns_until_it_gives_it_up(slots: Slots) -> None:
+    first, second = Slot(slots, 0), Slot(slots, 1)
+    with first.turn("a"), second.turn("b"):
+        assert first.take()
+        assert first.take()
+        assert not second.take()
+
+        first.give_up()
+
+        assert second.take()
+        assert (first.is_held, second.is_held) == (False, True)
+
+
+def test_a_turn_that_ends_in_any_way_leaves_the_device(slots: Slots) -> None:
+    first, second = Slot(slots, 0), Slot(slots, 1)
+
+    def break_off() -> None:
+        with first.turn("a"):
+            first.take()
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        break_off()
+
+    assert second.take()
+
+
+def test_a_process_that_is_killed_leaves_the_device(slots: Slots) -> None:
+    slot = Slot(slots, 0)
+    with in_another_process(slots):
+        assert not slot.take()
+
+    assert slot.take()
+
+
+def test_a_turn_that_the_other_process_is_at_is_not_ours(slots: Slots) -> None:
+    slot = Slot(slots, 0)
+    with in_another_process(slots):
+        with slot.turn("theirs") as is_ours:
+            assert not is_ours
+        with slot.turn("another") as is_ours:
+            assert is_ours
+
+    with slot.turn("theirs") as is_ours:
+        assert is_ours
+
+
+def test_what_is_claimed_leaves_no_file(slots: Slots) -> None:
+    with Slot(slots, 0).turn("a"):
+        assert list(slots.directory.iterdir())
+
+    assert list(slots.directory.iterdir()) == []
+
+
+def test_a_wait_is_in_vain_after_twice_the_time_and_each_turn_counts_its_own() -> None:
+    slots = Slots(Path("/nowhere"), 2, 0.0)
+    slot = Slot(slots, 0)
+    assert not slot.is_in_vain()
+    slot._waiting_since = time.monotonic() - 0.01
+
+    assert slot.is_in_vain()
+
+
+def test_the_time_for_which_the_device_is_held_is_counted_once(slots: Slots) -> None:
+    counted: list[float] = []
+    slot = Slot(slots, 0, counted.append)
+    began = time.monotonic()
+    with slot.turn("a"):
+        slot.take()
+        slot.tell(1.0)
+        slot.give_up()
+        slot.give_up()
+
+    assert len(counted) == 2
+    assert 0 < sum(counted) <= time.monotonic() - began
+
+
+def test_a_process_that_shares_nothing_has_its_device() -> None:
+    slot = Slot()
+    with slot.turn("a") as is_ours:
+        assert is_ours
+        assert slot.take()
+        slot.tell(1.0)
+        assert not slot.is_in_vain()
+
+    assert not slot.is_held
+
+
+# --- taking the next turn -----------------------------------------------------------------------
+
+
+def test_an_idle_worker_takes_a_turn_and_not_two_at_once(slots: Slots) -> None:
+    assert slots.wants_another(0)
+    assert not slots.wants_another(1)  # it has not begun yet
+
+
+@pytest.mark.parametrize(
+    ("seconds_left", "wanted"),
+    [
+        pytest.param(None, False, id="nobody-knows"),
+        pytest.param(AHEAD_SECONDS + 5, False, id="far-from-its-end"),
+        pytest.param(AHEAD_SECONDS - 5, True, id="near-its-end"),
+        pytest.param(-AHEAD_SECONDS + 5, True, id="a-little-late"),
+        pytest.param(-AHEAD_SECONDS - 5, False, id="not-to-be-believed"),
+    ],
+)
+def test_a_training_worker_takes_another_turn_near_its_end(
+    seconds_left: float | None, wanted: bool, slots: Slots
+) -> None:
+    with in_another_process(slots, seconds_left):
+        assert slots.wants_another(1) == wanted
+        assert not slots.wants_another(2)
+        # Celery forgets what it has in hand when its connection breaks.
+        assert slots.wants_another(0) == wanted
+
+
+def test_a_worker_that_uploads_takes_a_turn_to_train(slots: Slots) -> None:
+    slot = Slot(slots, 0)
+    with slot.turn("a"):
+        assert not slots.wants_another(1)
+        slot.take()
+        slot.give_up()
+
+        assert slots.wants_another(1)
+        with Slot(slots, 1).turn("b"):
+            assert not slots.wants_another(2)
+
+    assert slots.wants_another(0)
+
+
+def test_a_process_that_replaces_a_dead_one_is_idle(slots: Slots) -> None:
+    with in_another_process(slots, AHEAD_SECONDS * 10):
+        pass
+    assert not slots.wants_another(0)
+
+    Slot(slots, 1)
+
+    assert slots.wants_another(0)
