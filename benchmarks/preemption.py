@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from benchmarks.between import ROOT
 
+from benchmarks.between import ROOT
 from benchmarks.reporting import print_report
 from coldfusion_queue.cli.init import create_repository
 from coldfusion_queue.demo.recipe import data_dir, pretrained_dir
@@ -234,7 +234,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--epochs", type=int, default=4, help="of 1,200 examples")
     parser.add_argument("--checkpoint-seconds", type=float, default=5.0)
-    parser.add_argument("--lease-seconds", type=float, default=10.0)
+    parser.add_argument("--lease-seconds", type=float, default=12.0)
     parser.add_argument("--cases", nargs="+", default=list(CASES)[1:], choices=list(CASES)[1:])
     sizes = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, embedded_servers(Path(name)) as variables:

@@ -2,7 +2,7 @@
 
 A test arms a point by a file in a directory; a process that is run by ``tests.faulty`` looks there
 whenever it reaches one. The file is claimed by a rename, so an armed point fires once, in one
-process, however many reach it.
+process, however many reach it; ``every`` before the action leaves it armed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Injector:
 
     Actions: ``kill`` is SIGKILL to the whole process group, as when a node loses power;
     ``kill-one`` to this process alone, as when memory runs out; ``raise TEXT``; ``delay SECONDS``;
-    ``hold`` waits for ``release``.
+    ``hold`` waits for ``release``; ``every ACTION`` fires until ``disarm``.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -83,8 +83,15 @@ class Injector:
             return
         try:
             action, _, argument = armed.read_text(encoding="utf-8").partition(" ")
+            again = action == "every"
+            if again:
+                action, _, argument = argument.partition(" ")
             name = f"{point}@{action}-{os.getpid()}-{time.monotonic_ns()}"
-            armed.rename(self.directory / "fired" / name)
+            fired = self.directory / "fired" / name
+            if again:
+                fired.touch()
+            else:
+                armed.rename(fired)
         except FileNotFoundError:
             return  # another process was faster
         self._act(point, action, argument)
