@@ -105,3 +105,17 @@ def test_attacks_are_measured_and_the_blunt_ones_are_kept_out() -> None:
     assert scaled["honest_refused"] == nan["honest_refused"] == {}
     assert nan["methods"] == {"mean": "refused", "median": "refused"}
     assert scaled["methods"]["mean"]["damage"] > 1e6 > 10 > scaled["methods"]["median"]["damage"]
+
+
+@pytest.mark.timeout(300)
+def test_warm_heads_are_measured_against_fresh_ones() -> None:
+    report = run("benchmarks.heads", "--quick")
+
+    assert report["benchmark"] == "heads"
+    warm, fresh = report["arms"]["warm"], report["arms"]["fresh"]
+    assert [each["iteration"] for each in warm] == [each["iteration"] for each in fresh] == [1, 2]
+    # The first turns are the same, because there is no head yet to go on with.
+    assert warm[0]["accuracy"] == fresh[0]["accuracy"]
+    assert warm[0]["accuracy_difference"] == [0, 0]
+    assert warm[1]["delta_norm"] > 0
+    assert 0 <= warm[1]["probe_unseen"] <= 100
