@@ -33,6 +33,7 @@ from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.residuals import Residuals
 from coldfusion_queue.settings import Settings
 from coldfusion_queue.turn_data import turn_data
+from coldfusion_queue.turn_head import find_previous_head
 from coldfusion_queue.uploading import Finetuned, upload_and_commit
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ def run_turn(
     name = contribution_id(submission.submission_id, turn)
     done = repository.contributions.find(name)
     if done is not None:
+        _mark_head(repository, submission, name, done.base_version)
         _clean(repository, name)
         return TurnOutcome(name, committed=False, base_version=done.base_version)
     with disk_errors(), tempfile.TemporaryDirectory(prefix="coldfusion-") as work_dir:
@@ -145,8 +147,18 @@ def run_turn(
         reach(CrashPoint.TURN_TRAINED)
         report(Phase.UPLOADING, finetuned.base.version, None)
         committed = upload_and_commit(repository, settings, finetuned)
+    if committed:
+        _mark_head(repository, submission, name, finetuned.base.version)
     _clean(repository, name)
     return TurnOutcome(name, committed, finetuned.base.version)
+
+
+def _mark_head(
+    repository: Repository, submission: Submission, name: str, base_version: int
+) -> None:
+    """Mark the head of a committed turn; the next delivery or the next turn does it else."""
+    with suppress(ColdFusionError):
+        repository.heads.mark(submission, name, base_version)
 
 
 def _clean(repository: Repository, name: str) -> None:
@@ -206,6 +218,15 @@ class _Turn:
         ):
             reach(CrashPoint.TURN_DOWNLOADED)
             last = self._last_contribution()
+            head = find_previous_head(
+                self.repository,
+                self.submission,
+                self.number,
+                self.work_dir,
+                checkpoint=checkpoint,
+                fits=data.fits_last_head,
+            )
+            head_of = None if head is None else head.contribution_id
             request = FinetuneRequest(
                 base_dir=base_dir,
                 dataset=data.record,
@@ -213,14 +234,14 @@ class _Turn:
                 cache=data.cache,
                 hyperparameters=self.submission.hyperparameters,
                 turn=self.number,
-                previous_head=self._previous_head(last, fits=data.fits_last_head),
+                previous_head=None if head is None else head.path,
                 form=self.settings.contribution_form,
                 dtype=self.settings.contribution_dtype,
                 last_residual=self._last_residual(last),
                 keeps_residual=self.submission.turns != self.number,
                 checkpoint=self._fetched(checkpoint),
                 should_stop=self.should_stop,
-                keep=self._keep_of(base),
+                keep=self._keep_of(base, head_of),
                 is_private=self.submission.site is not None,
             )
             self._stop_if_asked(checkpoint)
@@ -232,8 +253,8 @@ class _Turn:
                     lambda progress: self.report(Phase.TRAINING, base.version, progress),
                 )
             except FinetuneInterrupted as interruption:
-                self._save(interruption, base, checkpoint)
-        return Finetuned(self.submission, self.number, base, data.record, files)
+                self._save(interruption, base, head_of, checkpoint)
+        return Finetuned(self.submission, self.number, base, data.record, files, head_of)
 
     def _stop_if_asked(self, checkpoint: Checkpoint | None) -> None:
         if self.should_stop():
@@ -244,7 +265,9 @@ class _Turn:
             return TurnInterrupted(self.name, 0, 0)
         return TurnInterrupted(self.name, checkpoint.step, checkpoint.num_steps)
 
-    def _keep_of(self, base: BaseVersion) -> Callable[[Path, int, int], Checkpoint] | None:
+    def _keep_of(
+        self, base: BaseVersion, head_of: str | None
+    ) -> Callable[[Path, int, int], Checkpoint] | None:
         """What saves a state of this turn in place of those with fewer steps.
 
         None for private data: a state holds averages of the last gradients, from which texts can be
@@ -253,7 +276,14 @@ class _Turn:
         checkpoints = self.repository.checkpoints
 
         def keep(path: Path, step: int, num_steps: int) -> Checkpoint:
-            kept = checkpoints.save(self.name, path, base=base, step=step, num_steps=num_steps)
+            kept = checkpoints.save(
+                self.name,
+                path,
+                base=base,
+                step=step,
+                num_steps=num_steps,
+                previous_head=head_of,
+            )
             with suppress(ColdFusionError):  # they are deleted with the turn's others at its end
                 checkpoints.delete_older(kept)
             return kept
@@ -261,10 +291,14 @@ class _Turn:
         return keep if self.submission.site is None else None
 
     def _save(
-        self, interruption: FinetuneInterrupted, base: BaseVersion, last: Checkpoint | None
+        self,
+        interruption: FinetuneInterrupted,
+        base: BaseVersion,
+        head_of: str | None,
+        last: Checkpoint | None,
     ) -> NoReturn:
         """Save the state of an interrupted finetune; without the store, the last one stays."""
-        keep = self._keep_of(base)
+        keep = self._keep_of(base, head_of)
         if keep is None:
             raise self._interrupted(None) from interruption
         try:
@@ -296,15 +330,3 @@ class _Turn:
             return None
         residuals = Residuals(self.settings.residuals_dir)
         return residuals.find(last.submission_id, last.turn, last.shared.digest)
-
-    def _previous_head(self, last: Contribution | None, *, fits: bool) -> Path | None:
-        """The head of the same submission's last turn, fetched into the work directory."""
-        if last is None or last.head is None:
-            return None
-        if not fits:
-            event = {"event": "head_afresh", "contribution": self.name}
-            log.warning("head begins afresh: its data has other labels now", extra=event)
-            return None
-        path = self.work_dir / "previous_head.safetensors"
-        self.repository.store.download(last.head, path)
-        return path
