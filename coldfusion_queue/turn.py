@@ -157,8 +157,11 @@ def _mark_head(
     repository: Repository, submission: Submission, name: str, base_version: int
 ) -> None:
     """Mark the head of a committed turn; the next delivery or the next turn does it else."""
-    with suppress(ColdFusionError):
+    try:
         repository.heads.mark(submission, name, base_version)
+    except ColdFusionError as error:
+        event = {"event": "head_unmarked", "contribution": name}
+        log.warning("head not marked for the next submission: %s", error, extra=event)
 
 
 def _clean(repository: Repository, name: str) -> None:

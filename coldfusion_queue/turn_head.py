@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from coldfusion_queue.errors import DigestMismatchError, NotFoundError
+from coldfusion_queue.errors import AccessDeniedError, DigestMismatchError, NotFoundError
 from coldfusion_queue.names import contribution_id
 from coldfusion_queue.records import Checkpoint, Contribution, Submission
 from coldfusion_queue.repository.repository import Repository
@@ -14,6 +14,9 @@ from coldfusion_queue.repository.repository import Repository
 __all__ = ["PreviousHead", "find_previous_head"]
 
 log = logging.getLogger(__name__)
+
+#: What keeps a turn from a head, and not from beginning afresh; a store that is away is not of it.
+_UNUSABLE = (AccessDeniedError, DigestMismatchError, NotFoundError)
 
 
 @dataclass(frozen=True)
@@ -48,19 +51,21 @@ def find_previous_head(
     """
     if submission.hyperparameters.head == "fresh":
         return None
-    found = _previous(repository, submission, turn, checkpoint)
-    if found is None or found.head is None:
-        return None
-    if not fits:
-        _tell_afresh(submission, turn, "its data has other labels now")
-        return None
     path = work_dir / "previous_head.safetensors"
     try:
-        repository.store.download(found.head, path)
-    except (NotFoundError, DigestMismatchError) as error:
-        _tell_afresh(submission, turn, str(error))
-        return None
-    return PreviousHead(found.contribution_id, path)
+        found = _previous(repository, submission, turn, checkpoint)
+        if found is None or found.head is None:
+            return None
+        if fits:
+            repository.store.download(found.head, path)
+            return PreviousHead(found.contribution_id, path)
+        reason = "its data has other labels now"
+    except _UNUSABLE as error:
+        reason = str(error)
+    name = contribution_id(submission.submission_id, turn)
+    event = {"event": "head_afresh", "contribution": name}
+    log.warning("head begins afresh: %s", reason, extra=event)
+    return None
 
 
 def _previous(
@@ -72,9 +77,3 @@ def _previous(
     if turn == 1:
         return repository.heads.newest(submission)
     return repository.contributions.find(contribution_id(submission.submission_id, turn - 1))
-
-
-def _tell_afresh(submission: Submission, turn: int, reason: str) -> None:
-    name = contribution_id(submission.submission_id, turn)
-    event = {"event": "head_afresh", "contribution": name}
-    log.warning("head begins afresh: %s", reason, extra=event)

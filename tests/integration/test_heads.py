@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from safetensors.numpy import load_file
 from coldfusion_queue import crash_points
 from coldfusion_queue.audit import audit
 from coldfusion_queue.crash_points import CrashPoint
+from coldfusion_queue.errors import AccessDeniedError
 from coldfusion_queue.intake.prepare import prepare_dataset
 from coldfusion_queue.intake.upload import upload_dataset
 from coldfusion_queue.records import Contribution, Hyperparameters, SiteData, Submission
@@ -31,8 +31,6 @@ SITE = "hospital-a"
 
 #: So little that a head is what it was.
 STILL = Hyperparameters(epochs=1, batch_size=8, learning_rate=1e-12, max_length=32)
-
-Finetune = Callable[..., Contribution]
 
 
 class Bench:
@@ -192,7 +190,7 @@ def test_a_marker_that_a_crash_left_out_is_made_by_the_next_delivery(
 
 
 def test_a_marker_that_the_store_does_not_take_does_not_end_the_turn(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(bench.repository.heads, "mark", away)
     submission = bench.submit()
@@ -200,7 +198,21 @@ def test_a_marker_that_the_store_does_not_take_does_not_end_the_turn(
     first = bench.run(submission, 1)
 
     assert bench.markers() == []
+    assert "head_unmarked" in events(caplog)
     assert bench.run(submission, 2).previous_head == first.contribution_id
+
+
+def test_a_worker_that_may_not_list_heads_begins_afresh_and_that_is_told(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_: object) -> None:
+        raise AccessDeniedError("store", "it may not list heads/", "COLDFUSION_S3_ACCESS_KEY")
+
+    bench.run(bench.submit())
+    monkeypatch.setattr(bench.repository.heads, "newest", refuse)
+
+    assert bench.run(bench.submit()).previous_head is None
+    assert "head_afresh" in events(caplog)
 
 
 def test_of_a_contributors_markers_for_a_dataset_the_newest_stays(
