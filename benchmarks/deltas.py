@@ -23,6 +23,7 @@ from functools import cache as memoised
 from pathlib import Path
 
 import torch
+from safetensors.numpy import load_file, save_file
 
 from coldfusion_queue.cache import LocalCache
 from coldfusion_queue.demo.recipe import HYPERPARAMETERS, data_dir, pretrained_dir
@@ -44,6 +45,7 @@ __all__ = [
     "RECIPE",
     "dataset_names",
     "digest_of",
+    "finetuned_accuracies",
     "finetuned_deltas",
     "head_beside",
     "mean_probe_accuracy",
@@ -125,6 +127,34 @@ def finetuned_deltas(
 def head_beside(delta: Path) -> Path:
     """The head that was trained with a delta."""
     return delta.with_name(_HEAD)
+
+
+def finetuned_accuracies(
+    deltas: Mapping[str, Path],
+    *,
+    base_dir: Path,
+    cache: Path,
+    data: Path | None = None,
+    num_rows: int = PROBE_ROWS[1],
+) -> dict[str, float]:
+    """Accuracy of each finetuned body with the head that was trained with it, 0 to 1.
+
+    Args:
+        deltas: what ``finetuned_deltas`` gives.
+        base_dir: what they were finetuned from.
+        cache: see ``finetuned_deltas``.
+        data: folder of the datasets; None for the example data.
+        num_rows: of the test split to score on, at most.
+    """
+    found = {}
+    for name, delta in deltas.items():
+        path = delta.with_name(f"accuracy-{num_rows}")
+        if not path.exists():
+            prepared = _prepared(data or data_dir(), name, cache)
+            accuracy = _finetuned_accuracy(delta, prepared, base_dir, num_rows)
+            path.write_text(repr(accuracy), encoding="utf-8")
+        found[name] = float(path.read_text(encoding="utf-8"))
+    return found
 
 
 def mean_probe_accuracy(
@@ -258,6 +288,26 @@ def _finetune(request: FinetuneRequest, directory: Path) -> None:
 
 def _threads() -> int:
     return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+
+
+def _finetuned_accuracy(
+    delta: Path, prepared: PreparedDataset, base_dir: Path, num_rows: int
+) -> float:
+    test = load_examples(prepared.splits["test"].path)
+    test = test.subset(range(min(num_rows, len(test))))
+    head = load_file(head_beside(delta))
+    with tempfile.TemporaryDirectory(dir=delta.parent) as work_dir:
+        model = Path(work_dir) / BaseVersion.MODEL_FILE
+        before, moved = load_file(base_dir / BaseVersion.MODEL_FILE), load_file(delta)
+        after = {
+            name: value + moved[name] if value.dtype.kind == "f" else value
+            for name, value in before.items()
+        }
+        save_file(after, model, {"format": "pt"})
+        directory = with_model(base_dir, model, Path(work_dir) / "model")
+        features = Embedder(directory, torch.device("cpu"), RECIPE.max_length).embed(test)
+    outputs = features @ head["weight"].T + head["bias"]
+    return float((outputs.argmax(axis=1) == _classes(test)).mean())
 
 
 def _probe(embedder: Embedder, prepared: PreparedDataset, rows: tuple[int, int]) -> float:

@@ -17,6 +17,8 @@ Object keys, all below ``<repository>/`` in one bucket; objects are immutable un
     overrides/<contribution_id>.json               an operator lets it pass the policy's limits
     checkpoints/<contribution_id>/<attempt>/       checkpoint.safetensors, and checkpoint.json,
                                                    commit point; deleted with the turn's end
+    heads/<contributor>/<task>/<base version>-<contribution_id>   marker, deleted when there is a
+                                                   newer one: where the next submission's head is
     inbox/<contribution_id>                        marker, deleted: committed and perhaps undecided
     base/<version>-<attempt>/                      a directory that transformers loads
     base/<version>-<attempt>/collected.json        which of its files were collected as garbage
@@ -144,6 +146,21 @@ class ObjectKeys:
     def checkpoint_file(self, contribution_id: str, attempt: str) -> str:
         """Key of a checkpoint's tensors."""
         return f"{self.checkpoints(contribution_id)}{attempt}/checkpoint.safetensors"
+
+    @property
+    def all_heads(self) -> str:
+        """Prefix of the markers of heads."""
+        return f"{self.repository}/heads/"
+
+    def heads(self, contributor_id: str, task: str) -> str:
+        """Prefix of the markers of heads that mean the same: of one contributor and task."""
+        return f"{self.all_heads}{contributor_id}/{task}/"
+
+    def head_marker(
+        self, contributor_id: str, task: str, base_version: int, contribution_id: str
+    ) -> str:
+        """Key of a head's marker; the order of the keys is that of the base versions."""
+        return f"{self.heads(contributor_id, task)}{base_version:08d}-{contribution_id}"
 
     @property
     def inbox(self) -> str:

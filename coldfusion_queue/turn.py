@@ -9,21 +9,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from coldfusion_queue.cache import LocalCache
 from coldfusion_queue.crash_points import CrashPoint, reach
 from coldfusion_queue.device import Device, OwnDevice
 from coldfusion_queue.disk import disk_errors
-from coldfusion_queue.errors import (
-    ColdFusionError,
-    DigestMismatchError,
-    IncompatibleModelError,
-    InvalidRecordError,
-    InvalidTensorFileError,
-    NotFoundError,
-    RetryableError,
-)
+from coldfusion_queue.errors import ColdFusionError, RetryableError
 from coldfusion_queue.names import contribution_id
 from coldfusion_queue.records import (
     BaseVersion,
@@ -34,6 +26,7 @@ from coldfusion_queue.records import (
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.residuals import Residuals
 from coldfusion_queue.settings import Settings
+from coldfusion_queue.turn_checkpoints import UNUSABLE, KeepCheckpoint, TurnCheckpoints
 from coldfusion_queue.turn_data import TurnData, turn_data
 from coldfusion_queue.turn_endings import (
     DeviceBusy,
@@ -43,25 +36,16 @@ from coldfusion_queue.turn_endings import (
     TurnOutcome,
     never_stop,
 )
+from coldfusion_queue.turn_head import PreviousHead, find_previous_head
 from coldfusion_queue.uploading import Finetuned, upload_and_commit
 
 if TYPE_CHECKING:
     from coldfusion_queue.finetune.progress import Progress
     from coldfusion_queue.finetune.run import FinetuneRequest, FinetuneResult, PreparedFinetune
-    from coldfusion_queue.finetune.training import FinetuneInterrupted
 
 __all__ = ["DeviceBusy", "Phase", "TurnInterrupted", "TurnOutcome", "never_stop", "run_turn"]
 
 log = logging.getLogger(__name__)
-
-#: What is wrong with a checkpoint, or with the base version that it is of.
-_UNUSABLE = (
-    DigestMismatchError,
-    IncompatibleModelError,
-    InvalidRecordError,
-    InvalidTensorFileError,
-    NotFoundError,
-)
 
 #: While a turn waits for the device: how often it tries, reports, and looks for a newer base.
 _TRY_SECONDS = 0.02
@@ -109,6 +93,7 @@ def run_turn(
     name = contribution_id(submission.submission_id, turn)
     done = repository.contributions.find(name)
     if done is not None:
+        _mark_head(repository, submission, name, done.base_version)
         _clean(repository, name)
         return TurnOutcome(name, committed=False, base_version=done.base_version)
     with disk_errors(), tempfile.TemporaryDirectory(prefix="coldfusion-") as work_dir:
@@ -120,8 +105,21 @@ def run_turn(
         reach(CrashPoint.TURN_TRAINED)
         report(Phase.UPLOADING, finetuned.base.version, None)
         committed = upload_and_commit(repository, settings, finetuned)
+    if committed:
+        _mark_head(repository, submission, name, finetuned.base.version)
     _clean(repository, name)
     return TurnOutcome(name, committed, finetuned.base.version)
+
+
+def _mark_head(
+    repository: Repository, submission: Submission, name: str, base_version: int
+) -> None:
+    """Mark the head of a committed turn; the next delivery or the next turn does it else."""
+    try:
+        repository.heads.mark(submission, name, base_version)
+    except ColdFusionError as error:
+        event = {"event": "head_unmarked", "contribution": name}
+        log.warning("head not marked for the next submission: %s", error, extra=event)
 
 
 def _clean(repository: Repository, name: str) -> None:
@@ -148,25 +146,20 @@ class _Turn:
     def name(self) -> str:
         return contribution_id(self.submission.submission_id, self.number)
 
+    @property
+    def checkpoints(self) -> TurnCheckpoints:
+        return TurnCheckpoints(self.repository, self.name, self.submission.site is not None)
+
     def finetune(self) -> Finetuned:
         """Go on from the newest checkpoint that is of use, or begin with the newest base."""
         checkpoints = self.repository.checkpoints.all(self.name)
         self._stop_if_asked(checkpoints[0] if checkpoints else None)
         for checkpoint in checkpoints:
             try:
-                return self._finetune(self._base_of(checkpoint), checkpoint)
-            except _UNUSABLE as error:
-                ids = {"contribution": self.name, "step": checkpoint.step}
-                event = {"event": "checkpoint_unusable"}
-                log.warning("checkpoint passed over: %s", error, extra=event | ids)
+                return self._finetune(self.checkpoints.base_of(checkpoint), checkpoint)
+            except UNUSABLE as error:
+                self.checkpoints.passed_over(checkpoint, error)
         return self._finetune(self.repository.ledger.base_version(), None)
-
-    def _base_of(self, checkpoint: Checkpoint) -> BaseVersion:
-        base = self.repository.ledger.base_version(checkpoint.base_version)
-        if base.digest != checkpoint.base_digest:
-            what = f"base version {base.version} of checkpoint {checkpoint.attempt}"
-            raise DigestMismatchError(what, base.digest, checkpoint.base_digest)
-        return base
 
     def _finetune(self, base: BaseVersion, checkpoint: Checkpoint | None) -> Finetuned:
         # torch and transformers are loaded here, in the pool's child, never in the worker's
@@ -176,25 +169,43 @@ class _Turn:
         self.report(Phase.DOWNLOADING, base.version, None)
         cache = LocalCache(self.settings.cache_dir, self.settings.cache_bytes)
         with turn_data(self.repository, self.settings, cache, self.submission, self.number) as data:
+            head = self._previous_head(checkpoint, fits=data.fits_last_head)
+            head_of = None if head is None else head.contribution_id
             request: FinetuneRequest | None = None
             while True:
                 with self.repository.base_versions.cached(base, cache) as base_dir:
                     reach(CrashPoint.TURN_DOWNLOADED)
-                    request = request or self._request(data, base_dir, checkpoint)
-                    request = replace(request, base_dir=base_dir, keep=self._keep_of(base))
+                    request = request or self._request(data, base_dir, head, checkpoint)
+                    keep = self.checkpoints.keeper(base, head_of)
+                    request = replace(request, base_dir=base_dir, keep=keep)
                     with prepare(request, self.settings, self.work_dir) as prepared:
                         wanted = self._wait_for_device(base, checkpoint)
                         if wanted.version == base.version:
-                            files = self._train(prepared, base, checkpoint)
-                            return Finetuned(self.submission, self.number, base, data.record, files)
+                            files = self._train(prepared, base, keep, checkpoint)
+                            return Finetuned(
+                                self.submission, self.number, base, data.record, files, head_of
+                            )
                 base = wanted
 
+    def _previous_head(self, checkpoint: Checkpoint | None, *, fits: bool) -> PreviousHead | None:
+        return find_previous_head(
+            self.repository,
+            self.submission,
+            self.number,
+            self.work_dir,
+            checkpoint=checkpoint,
+            fits=fits,
+        )
+
     def _request(
-        self, data: TurnData, base_dir: Path, checkpoint: Checkpoint | None
+        self,
+        data: TurnData,
+        base_dir: Path,
+        head: PreviousHead | None,
+        checkpoint: Checkpoint | None,
     ) -> FinetuneRequest:
         from coldfusion_queue.finetune.run import FinetuneRequest
 
-        last = self._last_contribution()
         return FinetuneRequest(
             base_dir=base_dir,
             dataset=data.record,
@@ -202,12 +213,12 @@ class _Turn:
             cache=data.cache,
             hyperparameters=self.submission.hyperparameters,
             turn=self.number,
-            previous_head=self._previous_head(last, fits=data.fits_last_head),
+            previous_head=None if head is None else head.path,
             form=self.settings.contribution_form,
             dtype=self.settings.contribution_dtype,
-            last_residual=self._last_residual(last),
+            last_residual=self._last_residual(self._last_contribution()),
             keeps_residual=self.submission.turns != self.number,
-            checkpoint=self._fetched(checkpoint),
+            checkpoint=self.checkpoints.fetch(checkpoint, self.work_dir),
             should_stop=self.should_stop,
             keep=None,
             is_private=self.submission.site is not None,
@@ -249,7 +260,11 @@ class _Turn:
         return base
 
     def _train(
-        self, prepared: PreparedFinetune, base: BaseVersion, checkpoint: Checkpoint | None
+        self,
+        prepared: PreparedFinetune,
+        base: BaseVersion,
+        keep: KeepCheckpoint | None,
+        checkpoint: Checkpoint | None,
     ) -> FinetuneResult:
         from coldfusion_queue.finetune.training import FinetuneInterrupted
 
@@ -265,7 +280,8 @@ class _Turn:
         try:
             return prepared.run(report, leave_device)
         except FinetuneInterrupted as interruption:
-            self._save(interruption, base, checkpoint)
+            saved = self.checkpoints.save(interruption, keep, checkpoint)
+            raise self._interrupted(saved) from interruption
 
     def _log(self, event: str, **numbers: object) -> None:
         ids = {"contribution": self.name, "event": event}
@@ -280,46 +296,6 @@ class _Turn:
             return TurnInterrupted(self.name, 0, 0)
         return TurnInterrupted(self.name, checkpoint.step, checkpoint.num_steps)
 
-    def _keep_of(self, base: BaseVersion) -> Callable[[Path, int, int], Checkpoint] | None:
-        """What saves a state of this turn, and deletes those with fewer steps but for one.
-
-        None for private data: a state holds averages of the last gradients, from which texts can be
-        told.
-        """
-        checkpoints = self.repository.checkpoints
-
-        def keep(path: Path, step: int, num_steps: int) -> Checkpoint:
-            kept = checkpoints.save(self.name, path, base=base, step=step, num_steps=num_steps)
-            with suppress(ColdFusionError):  # they are deleted with the turn's others at its end
-                checkpoints.delete_older(self.name)
-            return kept
-
-        return keep if self.submission.site is None else None
-
-    def _save(
-        self, interruption: FinetuneInterrupted, base: BaseVersion, last: Checkpoint | None
-    ) -> NoReturn:
-        """Save the state of an interrupted finetune; without the store, the last one stays."""
-        keep = self._keep_of(base)
-        if keep is None:
-            raise self._interrupted(None) from interruption
-        try:
-            last = keep(interruption.path, interruption.step, interruption.num_steps)
-        except ColdFusionError as error:
-            event = {"event": "checkpoint_lost"}
-            ids = {"contribution": self.name, "step": interruption.step}
-            log.warning("checkpoint not saved: %s", error, extra=event | ids)
-        raise self._interrupted(last) from interruption
-
-    def _fetched(self, checkpoint: Checkpoint | None) -> Path | None:
-        if checkpoint is None:
-            return None
-        path = self.work_dir / "start.safetensors"
-        self.repository.checkpoints.download(checkpoint, path)
-        ids = {"contribution": self.name, "step": checkpoint.step}
-        log.info("turn resumed", extra={"event": "turn_resumed", **ids})
-        return path
-
     def _last_contribution(self) -> Contribution | None:
         """That of the same submission's last turn."""
         if self.number == 1:
@@ -332,15 +308,3 @@ class _Turn:
             return None
         residuals = Residuals(self.settings.residuals_dir)
         return residuals.find(last.submission_id, last.turn, last.shared.digest)
-
-    def _previous_head(self, last: Contribution | None, *, fits: bool) -> Path | None:
-        """The head of the same submission's last turn, fetched into the work directory."""
-        if last is None or last.head is None:
-            return None
-        if not fits:
-            event = {"event": "head_afresh", "contribution": self.name}
-            log.warning("head begins afresh: its data has other labels now", extra=event)
-            return None
-        path = self.work_dir / "previous_head.safetensors"
-        self.repository.store.download(last.head, path)
-        return path

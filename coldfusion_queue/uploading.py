@@ -47,6 +47,8 @@ class Finetuned:
     """Version that the finetune started from."""
     dataset: DatasetRecord
     files: FinetuneResult
+    previous_head: str | None
+    """Contribution whose head it was given to begin with."""
 
     @property
     def contribution_id(self) -> str:
@@ -90,6 +92,7 @@ def upload_and_commit(repository: Repository, settings: Settings, finetuned: Fin
         form=finetuned.files.form,
         shared=uploaded[SHARED_FILE],
         head=uploaded[HEAD_FILE],
+        previous_head=finetuned.previous_head if finetuned.files.head_was_taken else None,
         num_examples=finetuned.dataset.splits["train"].num_examples,
         metrics=finetuned.files.metrics,
         environment=finetuned.files.environment,

@@ -89,6 +89,8 @@ class Check(StrEnum):
     MARKERS_INBOX = "markers.inbox"
     #: No marker of an open submission is old and without the submission.
     MARKERS_OPEN = "markers.open"
+    #: An old marker of a head names a contribution of its contributor, dataset and base version.
+    MARKERS_HEAD = "markers.head"
 
     #: ``submission.json`` parses and has the id of its key.
     SUBMISSIONS_RECORD = "submissions.record"

@@ -27,6 +27,7 @@ class Kind(Enum):
     INSPECTION = auto()
     OVERRIDE = auto()
     CHECKPOINT_FILE = auto()
+    HEAD = auto()
     INBOX = auto()
     LINEAGE = auto()
     BASE_COLLECTION = auto()
@@ -47,7 +48,7 @@ class Place:
     attempt: str = ""
     """Attempt at a contribution or checkpoint, 16 hex digits."""
     name: str = ""
-    """Name of a file in its directory."""
+    """Name of a file in its directory; of a head's marker contributor, task and base version."""
 
 
 _OWNER = r"(?P<owner>[a-z0-9][a-z0-9._-]*)"
@@ -79,6 +80,7 @@ _PATTERNS = tuple(
             Kind.CHECKPOINT_FILE,
             rf"checkpoints/{_OWNER}/{_ATTEMPT}/(?P<name>checkpoint\.(?:safetensors|json))",
         ),
+        (Kind.HEAD, rf"heads/(?P<name>[^/]+/[^/]+/\d{{8,}})-{_OWNER}"),
         (Kind.INBOX, rf"inbox/{_OWNER}"),
         (Kind.LINEAGE, rf"base/{_BASE}/lineage\.json"),
         (Kind.BASE_COLLECTION, rf"base/{_BASE}/collected\.json"),

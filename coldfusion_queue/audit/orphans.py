@@ -8,7 +8,7 @@ from coldfusion_queue.audit.findings import Check, Finding
 from coldfusion_queue.audit.history import History, directory_of
 from coldfusion_queue.audit.layout import Kind, Place
 from coldfusion_queue.audit.snapshot import Snapshot, StoredObject, newest_age
-from coldfusion_queue.records import Contribution, DatasetRecord
+from coldfusion_queue.records import Contribution, DatasetRecord, Submission
 
 __all__ = ["check_orphans"]
 
@@ -23,6 +23,7 @@ def check_orphans(snapshot: Snapshot, history: History, grace_seconds: float) ->
             as one directory is as old as its newest object.
     """
     yield from _check_markers(snapshot, grace_seconds)
+    yield from _check_heads(snapshot, grace_seconds)
     published = {directory_of(snapshot, version) for version in history.versions.values()}
     for place, objects in snapshot.directories.items():
         check, problem = _orphan(snapshot, published, place, objects) or (None, "")
@@ -39,6 +40,25 @@ def _check_markers(snapshot: Snapshot, grace_seconds: float) -> Iterator[Finding
             check = Check.MARKERS_INBOX if is_inbox else Check.MARKERS_OPEN
             problem = f"a marker without a {owner.name.lower()}, expected one"
             yield Finding(check, item.key, problem)
+
+
+def _check_heads(snapshot: Snapshot, grace_seconds: float) -> Iterator[Finding]:
+    for item in snapshot.of(Kind.HEAD):
+        found = snapshot.find(Contribution, Kind.CONTRIBUTION, item.place.owner)
+        expected = None if found is None else _head_marker(snapshot, found)
+        if expected != item.place.name and item.age_seconds >= grace_seconds:
+            problem = f"it names {item.place.owner}, which has "
+            problem += "no head" if expected is None else f"the head {expected}"
+            yield Finding(Check.MARKERS_HEAD, item.key, problem)
+
+
+def _head_marker(snapshot: Snapshot, contribution: Contribution) -> str | None:
+    owner = contribution.submission_id
+    submission = snapshot.find(Submission, Kind.SUBMISSION, owner)
+    if submission is None or submission.task is None or contribution.head is None:
+        return None
+    version = f"{contribution.base_version:08d}"
+    return f"{submission.contributor_id}/{submission.task}/{version}"
 
 
 def _orphan(

@@ -213,17 +213,22 @@ def save_head(
     save_file(tensors, path, metadata={"head": json.dumps(meaning, sort_keys=True)})
 
 
-def load_head(model: SequenceModel, path: Path) -> bool:
+def load_head(model: SequenceModel, labels: tuple[str, ...], path: Path) -> bool:
     """Put a head of an earlier turn in place.
 
     Returns:
-        False if it does not fit (another number of labels); the fresh head stays then.
+        False if it does not fit (other labels, or their number, another pooling, no finite
+        numbers); the fresh head stays then.
     """
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    fits = {name: value.shape for name, value in model.head.named_parameters()} == {
-        name: value.shape for name, value in tensors.items()
-    }
+        meaning = json.loads((file.metadata() or {}).get("head", "{}"))
+    wanted = {name: value.shape for name, value in model.head.named_parameters()}
+    fits = (
+        wanted == {name: value.shape for name, value in tensors.items()}
+        and (meaning.get("labels"), meaning.get("pooling")) == ([*labels], model.pooling)
+        and all(bool(torch.isfinite(value).all()) for value in tensors.values())
+    )
     if fits:
         model.head.load_state_dict(tensors)
     return fits

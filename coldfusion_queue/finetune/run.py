@@ -62,7 +62,7 @@ class FinetuneRequest:
     hyperparameters: Hyperparameters
     turn: int
     previous_head: Path | None
-    """Head of the submission's last turn; None starts with a fresh one."""
+    """Head of an earlier turn; None starts with a fresh one."""
     form: ContributionChoice
     dtype: ContributionDtype
     """In what a delta is written; of no meaning for factors and the full form."""
@@ -93,6 +93,8 @@ class FinetuneResult:
     metrics: Mapping[str, float]
     environment: Mapping[str, str]
     """Versions and hardware, to repeat it with."""
+    head_was_taken: bool
+    """Whether it began with the previous head, because there was one and it fitted."""
 
 
 def finetune(
@@ -181,6 +183,7 @@ class PreparedFinetune:
         self._work_dir = work_dir
         self._seed = _seed(request)
         torch.manual_seed(self._seed)
+        self._head_was_taken = False
         self._model = self._build()
         splits = Splits(request.dataset, request.splits, request.cache)
         self._data: FinetuneData = load_data(
@@ -217,16 +220,21 @@ class PreparedFinetune:
         save_head(self._model, self._request.dataset.labels, scale, head)
         shared, form, residual = self._save_shared()
         environment = describe_environment(self._options.device, self._options.precision)
-        return FinetuneResult(shared, form, residual, head, self._metrics(outcome), environment)
+        metrics, was_taken = self._metrics(outcome), self._head_was_taken
+        return FinetuneResult(shared, form, residual, head, metrics, environment, was_taken)
 
     def _build(self) -> SequenceModel:
         request, hyperparameters = self._request, self._request.hyperparameters
         num_outputs = len(request.dataset.labels) or 1
         body = load_body(request.base_dir)
         model = SequenceModel(body, num_outputs, hyperparameters.pooling, hyperparameters.dropout)
-        if request.previous_head is not None and not load_head(model, request.previous_head):
-            event = {"event": "head_afresh", "dataset": request.dataset.dataset_id}
-            log.warning("head begins afresh: its data has another number of labels", extra=event)
+        if request.previous_head is not None:
+            labels = request.dataset.labels
+            self._head_was_taken = load_head(model, labels, request.previous_head)
+            if not self._head_was_taken:
+                event = {"event": "head_afresh", "dataset": request.dataset.dataset_id}
+                reason = "the last one has another number of labels, other ones or other pooling"
+                log.warning("head begins afresh: %s", reason, extra=event)
         if hyperparameters.freeze_embeddings:
             body.get_input_embeddings().requires_grad_(False)  # type: ignore[operator]
         if hyperparameters.adapter is not None:

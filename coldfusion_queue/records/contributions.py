@@ -47,6 +47,9 @@ class Contribution(Record):
     """The shared parameters, in ``delta`` and ``full`` under the base model's tensor names."""
     head: FileRecord | None
     """The dataset's own head; never fused."""
+    previous_head: str | None = None
+    """Contribution whose head this finetune began with; None if with a fresh one, or if the record
+    is from before this was recorded."""
     num_examples: int = Field(ge=0)
     """Examples in the training split; 0 if unknown."""
     metrics: Mapping[str, float]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
 from typing import Literal
 
@@ -61,6 +62,9 @@ class Hyperparameters(Record):
     """Dropout before the adapters."""
     lora_learning_rate_factor: float = Field(10.0, gt=0)
     """The adapters' learning rate as a multiple, so that ``learning_rate`` suits both kinds."""
+    head: Literal["warm", "fresh"] = "warm"
+    """What a turn's head begins with: the newest of the same contributor and dataset, if there is
+    one, or random numbers."""
     pooling: Literal["mean", "first", "last"] = "mean"
     """What the head sees: the mean over tokens, or the first or last token's hidden state."""
     metric: Metric = "auto"
@@ -151,6 +155,17 @@ class Submission(Record):
         """The site whose workers alone may run its turns; None if any worker may."""
         return None if self.site_data is None else self.site_data.site
 
+    @property
+    def task(self) -> str | None:
+        """The same for all submissions whose heads mean the same; None if there is no head.
+
+        It is the id of the uploaded dataset. Of private data it is a digest of what was said of it,
+        since the same file may be submitted with another column as its label.
+        """
+        if self.site_data is None:
+            return self.dataset_id
+        return hashlib.sha256(self.site_data.to_bytes()).hexdigest()[:32]
+
 
 class Cancellation(Record):
     """A submission whose further turns are not wanted; what was committed stays."""
@@ -182,6 +197,8 @@ class Checkpoint(Record):
     step: int = Field(ge=1)
     """Optimizer steps done."""
     num_steps: int
+    previous_head: str | None = None
+    """Contribution whose head the finetune was given to begin with; None if none."""
     file: FileRecord
     """Parameters, optimizer and random state, as safetensors."""
     created_at: datetime

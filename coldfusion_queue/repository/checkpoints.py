@@ -31,7 +31,14 @@ class Checkpoints:
         self._keys = keys
 
     def save(
-        self, contribution_id: str, path: Path, *, base: BaseVersion, step: int, num_steps: int
+        self,
+        contribution_id: str,
+        path: Path,
+        *,
+        base: BaseVersion,
+        step: int,
+        num_steps: int,
+        previous_head: str | None = None,
     ) -> Checkpoint:
         """Upload a training state, then create its record, which is the commit point.
 
@@ -44,6 +51,7 @@ class Checkpoints:
             base: version that the finetune started from.
             step: optimizer steps done.
             num_steps: optimizer steps of the whole finetune.
+            previous_head: contribution whose head the finetune was given.
         """
         attempt = new_attempt()
         file = self._upload(self._keys.checkpoint_file(contribution_id, attempt), path)
@@ -55,6 +63,7 @@ class Checkpoints:
             base_digest=base.digest,
             step=step,
             num_steps=num_steps,
+            previous_head=previous_head,
             file=file,
             created_at=datetime.now(UTC),
             created_by=actor(),

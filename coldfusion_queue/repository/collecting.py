@@ -90,6 +90,7 @@ def _orphans(survey: Survey) -> Iterator[Garbage]:
     yield from orphans.attempts(survey)
     yield from orphans.checkpoints(survey)
     yield from orphans.markers(survey)
+    yield from orphans.head_markers(survey)
     yield from orphans.base_attempts(survey)
     yield from orphans.fusions(survey)
     yield from orphans.datasets(survey)

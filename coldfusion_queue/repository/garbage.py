@@ -31,6 +31,8 @@ class Kind(StrEnum):
     CHECKPOINT = "checkpoint"
     #: Marker of a contribution or submission that never came.
     MARKER = "marker"
+    #: Marker of a head, when there is that of a newer one.
+    HEAD_MARKER = "head_marker"
     #: Attempt at a base version that another attempt became.
     BASE_ATTEMPT = "base_attempt"
     #: Attempt at a base version that is still to be published.

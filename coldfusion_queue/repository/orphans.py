@@ -22,6 +22,7 @@ __all__ = [
     "datasets",
     "fusions",
     "has_turns_left",
+    "head_markers",
     "is_committed",
     "markers",
     "unmarked_contributions",
@@ -161,6 +162,20 @@ def markers(survey: Survey) -> Iterator[Garbage]:
         if not survey.exists(keys.submission(name)) and survey.is_old(marker.values()):
             reason = "its submission was not recorded within the grace"
             yield garbage(Kind.MARKER, name, marker.values(), reason)
+
+
+def head_markers(survey: Survey) -> Iterator[Garbage]:
+    """Markers of heads older than the newest of their contributor and dataset; no grace is needed.
+
+    Whoever listed them and reads what they name finds it: heads are not collected.
+    """
+    keys = survey.repository.keys
+    for contributor, folder in survey.folders(keys.all_heads).items():
+        for task, found in by_attempt(folder).items():
+            *older, _ = sorted(found, key=lambda item: item.key)
+            if older:
+                reason = "a newer head of this contributor and dataset is marked"
+                yield garbage(Kind.HEAD_MARKER, f"{contributor}/{task}", older, reason)
 
 
 def base_attempts(survey: Survey) -> Iterator[Garbage]:

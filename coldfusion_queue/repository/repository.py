@@ -27,6 +27,7 @@ from coldfusion_queue.records import (
 from coldfusion_queue.repository.base_versions import BaseVersions
 from coldfusion_queue.repository.checkpoints import Checkpoints
 from coldfusion_queue.repository.committing import Contributions
+from coldfusion_queue.repository.heads import Heads
 from coldfusion_queue.repository.inbox import Inbox
 from coldfusion_queue.repository.ledger import Ledger
 from coldfusion_queue.repository.submissions import Submissions
@@ -47,6 +48,7 @@ class Repository:
         self.submissions = Submissions(store, self.keys)
         self.contributions = Contributions(store, self.keys)
         self.checkpoints = Checkpoints(store, self.keys)
+        self.heads = Heads(store, self.keys, self.contributions)
         self.inbox = Inbox(store, self.keys, self.contributions)
         self.base_versions = BaseVersions(store, self.keys)
 

@@ -492,6 +492,21 @@ CASES = [
     Case("needed-version-collected", Check.VERSIONS_COLLECTED, collect_needed_version),
     Case("collection-of-other-versions", Check.VERSIONS_COLLECTED, collect_strange_key),
     # --- markers
+    Case(
+        "head-marker-alone",
+        Check.MARKERS_HEAD,
+        put(f"heads/alice/{DATASET}/00000000-alice.t00009", b""),
+    ),
+    Case(
+        "head-marker-of-another-version",
+        Check.MARKERS_HEAD,
+        put(f"heads/alice/{DATASET}/00000007-alice.t00002", b""),
+    ),
+    Case(
+        "head-marker-of-another-dataset",
+        Check.MARKERS_HEAD,
+        put(f"heads/alice/{'1' * 32}/00000000-alice.t00002", b""),
+    ),
     Case("inbox-marker-alone", Check.MARKERS_INBOX, put("inbox/frank.t00001", b"")),
     Case("open-marker-alone", Check.MARKERS_OPEN, put("open/frank", b"")),
     # --- submissions and datasets

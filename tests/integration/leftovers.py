@@ -108,4 +108,7 @@ def everything(repository: Repository, settings: Settings, contribute: Contribut
         "datasets/broken/train.parquet",
     )
     repository.store.create(repository.keys.inbox_marker("never.t00001"), b"")
+    for version in (1, 2):
+        marker = repository.keys.head_marker("a", "named", version, f"v{version}.t00001")
+        repository.store.create(marker, b"")
     repository.store.create(repository.keys.open_submission("never"), b"")

@@ -101,7 +101,7 @@ def _finetune_without_training(
         path.write_bytes(b"state")
         raise FinetuneInterrupted(path, 1, 2)
     shared, head = work_dir / "shared.safetensors", work_dir / "head.safetensors"
-    result = FinetuneResult(shared, "delta", None, head, {}, {})
+    result = FinetuneResult(shared, "delta", None, head, {}, {}, head_was_taken=False)
     change = np.float32(0.01 * request.turn)
     save_file({key: np.full_like(value, change) for key, value in TENSORS.items()}, result.shared)
     save_file({"head": np.zeros(1, dtype=np.float32)}, result.head)

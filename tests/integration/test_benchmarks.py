@@ -129,3 +129,17 @@ def test_the_idle_time_between_turns_is_measured_with_one_process_and_with_two()
         assert (result["turns"], result["overlaps"]) == (4, 0)
         assert result["busy_seconds_median"] > 0
         assert 0 < result["idle_share"] < 1
+
+
+@pytest.mark.timeout(300)
+def test_warm_heads_are_measured_against_fresh_ones() -> None:
+    report = run("benchmarks.heads", "--quick")
+
+    assert report["benchmark"] == "heads"
+    warm, fresh = report["arms"]["warm"], report["arms"]["fresh"]
+    assert [each["iteration"] for each in warm] == [each["iteration"] for each in fresh] == [1, 2]
+    # The first turns are the same, because there is no head yet to go on with.
+    assert warm[0]["accuracy"] == fresh[0]["accuracy"]
+    assert warm[0]["accuracy_difference"] == [0, 0]
+    assert warm[1]["delta_norm"] > 0
+    assert 0 <= warm[1]["probe_unseen"] <= 100

@@ -25,7 +25,7 @@ from tests.integration.conftest import Contribute
 from tests.rows import rows, write_rows
 from tests.watching import ignore
 
-QUICK = Hyperparameters(epochs=1, batch_size=8, learning_rate=1e-3, max_length=32)
+QUICK = Hyperparameters(epochs=1, batch_size=8, learning_rate=1e-3, max_length=32, head="fresh")
 TURNS = 4
 
 

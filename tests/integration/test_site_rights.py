@@ -24,9 +24,9 @@ SITE = "hospital-a"
 
 #: Keys below ``<repository>/``, as the page has them.
 READ = r"\.probe-\w+|repository\.json|(ledger|base|submissions|contributions|checkpoints)/.*"
-WRITTEN = r"contributions/.*|inbox/.*|submissions/[^/]+/failed\.json|\.probe-\w+"
+WRITTEN = r"contributions/.*|heads/.*|inbox/.*|submissions/[^/]+/failed\.json|\.probe-\w+"
 DELETED = r"contributions/.*|checkpoints/.*|open/.*|\.probe-\w+"
-LISTED = r"checkpoints/.*"
+LISTED = r"checkpoints/.*|heads/.*"
 
 
 class Requests:

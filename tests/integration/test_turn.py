@@ -32,6 +32,9 @@ Submit = Callable[..., Submission]
 
 QUICK = Hyperparameters(epochs=2, batch_size=8, learning_rate=1e-3, max_length=32)
 
+#: Each submission as if it were the contributor's first.
+FRESH = QUICK.model_copy(update={"head": "fresh"})
+
 
 @pytest.fixture
 def submit(repository: Repository, tmp_path: Path) -> Submit:
@@ -116,7 +119,7 @@ def test_delta_and_full_say_the_same(
 ) -> None:
     tensors = {}
     for form in ("delta", "full"):
-        submission = submit()
+        submission = submit(hyperparameters=FRESH)
         own = settings.model_copy(
             update={"contribution_form": form, "contribution_dtype": "float32"}
         )
@@ -133,7 +136,7 @@ def test_the_same_submission_gives_the_same_bytes(
 ) -> None:
     digests = set()
     for _ in range(2):
-        submission = submit()
+        submission = submit(hyperparameters=FRESH)
         run_turn(repository, settings, submission, 1, ignore)
         contribution = committed(repository, submission)
         assert contribution.head is not None

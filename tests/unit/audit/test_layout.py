@@ -36,6 +36,10 @@ BASE = f"000012-{ATTEMPT}"
             KEYS.checkpoint_file("a.t00001", ATTEMPT),
             Place(Kind.CHECKPOINT_FILE, "a.t00001", ATTEMPT, "checkpoint.safetensors"),
         ),
+        (
+            KEYS.head_marker("a", "d0", 12, "a-1.t00001"),
+            Place(Kind.HEAD, "a-1.t00001", name="a/d0/00000012"),
+        ),
         (KEYS.inbox_marker("a-1.t00001"), Place(Kind.INBOX, "a-1.t00001")),
         (f"{KEYS.base_prefix(12, ATTEMPT)}lineage.json", Place(Kind.LINEAGE, BASE)),
         (KEYS.base_collection(KEYS.base_prefix(12, ATTEMPT)), Place(Kind.BASE_COLLECTION, BASE)),
