@@ -1,7 +1,7 @@
 """Dropout that a CPU can afford: 16 random bits for each element instead of 64.
 
 torch draws the random numbers of a CPU one after the other, in one thread, and takes 64 bits for
-each element of a dropout mask; in a small transformer that is a fifth of the whole training. Four
+each element of a dropout mask, which is a large part of the training of a small transformer. Four
 elements can share one draw, at the price of a probability in steps of 1/65536.
 """
 

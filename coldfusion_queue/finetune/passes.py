@@ -25,8 +25,7 @@ _CPU_TOKENS = 4096
 def default_token_budget(device: torch.device) -> int:
     """Tokens of one forward pass, padding included.
 
-    RoBERTa-base trains within 8 GB with a GPU's; on a CPU more fall out of its caches, which costs
-    a quarter of the speed.
+    RoBERTa-base trains within 8 GB with a GPU's; on a CPU more would fall out of its caches.
     """
     return _CPU_TOKENS if device.type == "cpu" else _GPU_TOKENS
 
