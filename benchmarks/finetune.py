@@ -75,6 +75,8 @@ class Setup:
     """The Trainer's ``train_sampling_strategy``."""
     left_out: Sequence[str]
     """Parts of our loop that are not used, to see what they are worth."""
+    compiled: bool
+    """Whether ours is compiled, each time anew, as ``COLDFUSION_COMPILE`` does."""
 
     def model(self, seed: int) -> SequenceModel:
         """The same parameters for the same seed."""
@@ -118,6 +120,8 @@ def run_ours(setup: Setup, seed: int) -> Run:
         whole = shrink_embedding(model.body, setup.train.token_ids())
     budget = 16_384 if "pieces" in left_out else None
     options = TrainingOptions(setup.device, "bfloat16", token_budget=budget)
+    if setup.compiled:
+        model.compile(dynamic=True)
     nowhere = Checkpointing(None, Path("unused"), lambda: False)
     seconds = timed(
         setup.device,
@@ -247,6 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--stock-order", default="group_by_length", choices=("group_by_length", "random")
     )
     parser.add_argument("--leave-out", nargs="+", default=[], choices=_PARTS)
+    parser.add_argument("--compile", action="store_true", help="ours alone, with torch.compile")
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes")
     options = parser.parse_args(arguments)
     if options.quick:
@@ -281,6 +286,7 @@ def prepared_setup(options: argparse.Namespace, work_dir: Path) -> Setup:
         len(prepared.labels),
         options.stock_order,
         options.leave_out,
+        options.compile,
     )
 
 
@@ -318,6 +324,7 @@ def report(options: argparse.Namespace, work_dir: Path) -> None:
         seeds=options.seeds,
         stock_order=options.stock_order,
         left_out=options.leave_out,
+        compiled=options.compile,
         speedup=round(
             statistics.median(
                 theirs.seconds / mine.seconds for mine, theirs in zip(ours, stock, strict=True)

@@ -247,14 +247,15 @@ def test_sigterm_hands_a_turn_on_and_another_worker_goes_on_from_its_checkpoint(
 def test_an_interrupted_turn_ends_with_the_bytes_of_one_that_was_left_alone(
     make_world: MakeWorld,
 ) -> None:
-    # Both from base version 0: fusion waits for two.
+    # Both from base version 0, because fusion waits for two, and from heads of the same numbers.
+    turn = (*LONG_TURN, "--set", "head=fresh")
     with make_world(Policy(min_contributions=2, max_copy_cosine=None), **QUICK) as world:
         for kind in ("fusion_worker", "beat"):
             world.start_warm(kind)
         world.start_warm("finetune_worker", "finetune0")
-        alone = world.submit(data(world), *LONG_TURN)
+        alone = world.submit(data(world), *turn)
         eventually(lambda: world.state(alone)["state"] == "complete")
-        interrupted = world.submit(data(world), *LONG_TURN)
+        interrupted = world.submit(data(world), *turn)
         wait_for_training(world, interrupted, after_step=10)
         world.terminate("finetune0")
         eventually(lambda: not world.runs("finetune0"))
