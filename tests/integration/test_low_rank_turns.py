@@ -23,7 +23,7 @@ from tests.integration.conftest import Contribute, Tensors
 from tests.rows import rows, write_rows
 from tests.watching import StopAt, ignore
 
-QUICK = ["epochs=1", "batch_size=8", "learning_rate=1e-3", "max_length=32"]
+QUICK = ["epochs=1", "batch_size=8", "learning_rate=1e-3", "max_length=32", "head=fresh"]
 LORA = [*QUICK, "adapter=lora", "lora_rank=4"]
 
 Submit = Callable[..., Submission]
