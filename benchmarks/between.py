@@ -190,7 +190,7 @@ def main() -> None:
     recipe = Hyperparameters(batch_size=16, max_length=32, **sizes)
     turns = {"two": arguments.turns, "one": arguments.turns_with_one}
     if arguments.quick:
-        turns = dict.fromkeys(turns, 4)
+        turns = {"two": 4}
     with tempfile.TemporaryDirectory() as name, embedded_servers(Path(name)) as variables:
         results = {
             processes: run(variables, Path(name), processes, number, recipe)

@@ -269,6 +269,8 @@ def prepared_setup(options: argparse.Namespace, work_dir: Path) -> Setup:
         tokenize(load_examples(prepared.splits[name].path), tokenizer, 128)
         for name in ("train", "test")
     ]
+    if options.quick:
+        splits[1] = splits[1].subset(np.arange(64))
     recipe = Hyperparameters(epochs=options.epochs, batch_size=options.batch_size)
     train_split = (
         splits[0]

@@ -25,6 +25,10 @@ from coldfusion_queue.store import Store
 if TYPE_CHECKING:
     from redis import Redis
 
+# Models here are tiny: threads of torch would cost more than they do, and on a busy machine much
+# more. It is read when torch is loaded, by this process and those that it starts.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 T = TypeVar("T")
 
 #: Sentences that the tiny tokenizer's vocabulary is made from.

@@ -120,15 +120,14 @@ def test_the_finetune_loop_is_measured_beside_the_trainer_of_transformers() -> N
 
 
 @pytest.mark.timeout(300)
-def test_the_idle_time_between_turns_is_measured_with_one_process_and_with_two() -> None:
+def test_the_idle_time_between_turns_is_measured() -> None:
     report = run("benchmarks.between", "--quick")
 
     assert report["benchmark"] == "between"
-    for processes in ("two", "one"):
-        result = report["results"][processes]
-        assert (result["turns"], result["overlaps"]) == (4, 0)
-        assert result["busy_seconds_median"] > 0
-        assert 0 < result["idle_share"] < 1
+    result = report["results"]["two"]
+    assert (result["turns"], result["overlaps"]) == (4, 0)
+    assert result["busy_seconds_median"] > 0
+    assert 0 < result["idle_share"] < 1
 
 
 @pytest.mark.timeout(300)
