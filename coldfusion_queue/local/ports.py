@@ -21,7 +21,8 @@ GRPC_OFFSET = 10_000
 
 # Both a port and its gRPC port lie below the ports that systems give to outgoing connections
 # (32768 and up on Linux), one of which could otherwise sit on a port that we come back to later.
-_FIRST, _LAST = 11_000, 22_000
+# No port is another one's gRPC port, which SeaweedFS would refuse.
+_FIRST, _LAST = 11_000, 21_000
 _NUM_TRIES = 500
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -75,7 +77,7 @@ def make_bench(settings: Settings, directory: Path, monkeypatch: pytest.MonkeyPa
         counter=itertools.count(),
     )
     monkeypatch.setattr(tasks, "this_process", lambda: bench.current)
-    monkeypatch.setattr(run, "finetune", _finetune_without_training)
+    monkeypatch.setattr(run, "prepare", _prepare_nothing)
     return bench
 
 
@@ -88,10 +90,16 @@ def _dataset(directory: Path, number: int) -> PreparedDataset:
     return prepare_dataset(str(data), work_dir=work_dir)
 
 
-def _finetune_without_training(
-    request: FinetuneRequest, settings: object, work_dir: Path, report: object
-) -> FinetuneResult:
-    """In the place of ``finetune.run.finetune``: writes files, fails, or is told to stop."""
+@contextmanager
+def _prepare_nothing(
+    request: FinetuneRequest, settings: object, work_dir: Path
+) -> Iterator[SimpleNamespace]:
+    """In the place of ``finetune.run.prepare``."""
+    yield SimpleNamespace(run=lambda *_: _finetune_without_training(request, work_dir))
+
+
+def _finetune_without_training(request: FinetuneRequest, work_dir: Path) -> FinetuneResult:
+    """Write files, fail, or be told to stop."""
     actor = current_actor()
     assert actor is not None
     if actor.training == "fails":
