@@ -192,7 +192,7 @@ class Settings(BaseSettings):
 
     compile: bool = False
     """Compile the model with ``torch.compile`` at the beginning of each finetune; needs a C++
-    compiler. It takes a minute or more, which only long finetunes earn back."""
+    compiler. Compiling takes time, which only long finetunes can earn back."""
 
     torch_threads: int | None = Field(None, ge=1)
     """CPU threads of one finetune; None leaves torch's default."""

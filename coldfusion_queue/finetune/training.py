@@ -252,8 +252,14 @@ class _Training:
     def outcome(self) -> TrainingOutcome:
         """What there is to tell once it is over, with a last validation."""
         loss = float(self._epoch_loss / self._epoch_examples)
-        score = None if self._validate is None else self._validate(self._passes)
-        return TrainingOutcome(loss, self._num_steps, self._state.step, score)
+        return TrainingOutcome(loss, self._num_steps, self._state.step, self._last_score())
+
+    def _last_score(self) -> float | None:
+        if self._validate is None:
+            return None
+        if self._is_early:  # the score that ended it is that of these parameters
+            return self._stopping.scores[-1][1]
+        return self._validate(self._passes)
 
     def _begin_epoch_at(self, step: int) -> bool:
         is_first = step % self._steps_per_epoch == 0
