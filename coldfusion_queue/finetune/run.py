@@ -39,7 +39,6 @@ from coldfusion_queue.records import (
     ContributionForm,
     DatasetRecord,
     Hyperparameters,
-    Metric,
 )
 from coldfusion_queue.settings import ContributionChoice, ContributionDtype, Settings
 
@@ -118,6 +117,7 @@ def finetune(
         FinetuneInterrupted: it was told to stop; the checkpoint is in ``work_dir``.
         TrainingFailedError: loss or parameters are not finite, or memory holds not one example.
         DeviceLostError: the device is not there, or failed.
+        UsageError: the metric is not for data of this kind.
         InvalidTensorFileError: the checkpoint is no such file.
         IncompatibleModelError: see ``files.save_shared`` and ``adapters.add_adapters``; or the
             checkpoint is of another turn.
@@ -181,6 +181,8 @@ class PreparedFinetune:
         self._settings = settings
         self._options = options
         self._work_dir = work_dir
+        # Of private data it is not known before whether the metric fits.
+        self._metric = request.hyperparameters.metric_of(request.dataset.objective)
         self._seed = _seed(request)
         torch.manual_seed(self._seed)
         self._head_was_taken = False
@@ -271,10 +273,6 @@ class PreparedFinetune:
         development = self._data.development
         assert development is not None  # noqa: S101 - it is only asked for if there is one
         return score(passes.predict(development), development.labels, self._metric)
-
-    @property
-    def _metric(self) -> Metric:
-        return self._request.hyperparameters.metric_of(self._request.dataset.objective)
 
     def _metrics(self, outcome: TrainingOutcome) -> dict[str, float]:
         metrics = {

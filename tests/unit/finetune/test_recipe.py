@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from coldfusion_queue.errors import DeviceLostError, TrainingFailedError
+from coldfusion_queue.errors import DeviceLostError, TrainingFailedError, UsageError
 from coldfusion_queue.finetune import run, training
 from coldfusion_queue.finetune.passes import Passes
 from coldfusion_queue.finetune.progress import Progress
@@ -75,6 +75,18 @@ def test_the_score_is_recorded_under_its_name(
 
     assert set(result.metrics) == {"train_loss", "num_steps", "stopped_early", recorded}
     assert -1 <= result.metrics[recorded] <= 1
+
+
+def test_a_metric_for_other_data_is_refused_before_any_step(
+    make_request: MakeRequest, quick_settings: Settings, tmp_path: Path
+) -> None:
+    reports: list[Progress] = []
+    request = make_request("regression", metric="f1", max_validation_examples=0)
+
+    with pytest.raises(UsageError, match=r"metric 'f1' .* expected spearman"):
+        finetune(request, quick_settings, tmp_path, reports.append)
+
+    assert reports == []
 
 
 @pytest.fixture
