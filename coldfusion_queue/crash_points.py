@@ -42,6 +42,8 @@ class CrashPoint(StrEnum):
     TURN_LEASED = "turn.leased"
     #: Base version and dataset are on this machine.
     TURN_DOWNLOADED = "turn.downloaded"
+    #: One optimizer step is done; only this process's memory knows.
+    TURN_STEPPED = "turn.stepped"
     #: The checkpoint's tensors are uploaded, its record is not there.
     CHECKPOINT_UPLOADED = "checkpoint.uploaded"
     #: The checkpoint is recorded, the turn is not queued again.

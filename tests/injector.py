@@ -46,9 +46,9 @@ class Injector:
         part.write_text(action, encoding="utf-8")
         part.replace(self.directory / "armed" / point)
 
-    def disarm(self) -> None:
-        """Take back whatever has not fired."""
-        for path in (self.directory / "armed").iterdir():
+    def disarm(self, point: CrashPoint | None = None) -> None:
+        """Take back whatever has not fired, at one point or at all of them."""
+        for path in (self.directory / "armed").glob("*" if point is None else point.value):
             path.unlink(missing_ok=True)
 
     def release(self, point: CrashPoint) -> None:

@@ -12,6 +12,7 @@ from typing import NoReturn
 import torch
 from torch import nn
 
+from coldfusion_queue.crash_points import CrashPoint, reach
 from coldfusion_queue.finetune.batches import shuffled_batches
 from coldfusion_queue.finetune.checkpoint import TrainingState
 from coldfusion_queue.finetune.early_stopping import EarlyStopping
@@ -141,6 +142,7 @@ def train(
                 continue
             started = time.monotonic()
             training.step(indices)
+            reach(CrashPoint.TURN_STEPPED)
             if training.is_over():
                 break
             if checkpointing.should_stop():

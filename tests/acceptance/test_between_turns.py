@@ -17,7 +17,7 @@ from coldfusion_queue.queue.app import make_app
 from coldfusion_queue.repository.fusing import fuse_once
 from tests.acceptance.conftest import MakeWorld
 from tests.acceptance.scene import Scene
-from tests.acceptance.world import World, eventually, until_fired
+from tests.acceptance.world import World, eventually, slow_training, until_fired
 from tests.injector import Injector
 from tests.rows import rows, write_rows
 
@@ -29,10 +29,9 @@ QUICK = {
     "COLDFUSION_LEASE_SECONDS": "3",
     "COLDFUSION_PROGRESS_INTERVAL_SECONDS": "0.1",
     "COLDFUSION_SOFT_SHUTDOWN_SECONDS": "10",
-    "COLDFUSION_DUTY_CYCLE": "0.2",
 }
 SHAPE = ("--set", "batch_size=8", "--set", "max_length=16")
-#: Some seconds, most of them pauses of the duty cycle.
+#: 75 steps: ten seconds of ``slow_training``, less than one without.
 LONG_TURN = ("--set", "epochs=25", *SHAPE)
 SHORT_TURN = ("--set", "epochs=1", *SHAPE)
 WORKER = "finetune0"
@@ -89,6 +88,7 @@ def wait_for_phase(world: World, submission: str, phase: str) -> None:
 def one_trains_and_one_waits(
     world: World, injector: Injector
 ) -> tuple[tuple[str, int], tuple[str, int]]:
+    """Two long turns, submission and process of each; call it within ``slow_training``."""
     training = begin(world, injector, *LONG_TURN)
     wait_for_phase(world, training[0], "training")
     waiting = begin(world, injector, *LONG_TURN)
@@ -96,6 +96,16 @@ def one_trains_and_one_waits(
     wait_for_phase(world, waiting[0], "waiting")
     assert world.progress(training[0])["phase"] == "training"
     return training, waiting
+
+
+def dataset_of(world: World, submission: str) -> str:
+    return str(world.repository.submissions.get(submission).dataset_id)
+
+
+def publish_a_base_version(scene: Scene) -> None:
+    submission = scene.repository.submissions.create("other", kind="recycled", dataset_id=None)
+    scene.commit_elsewhere(submission)
+    fuse_once(scene.repository, scene.world.settings)
 
 
 def moments(world: World, submission: str, event: str) -> list[int]:
@@ -112,13 +122,14 @@ def moments(world: World, submission: str, event: str) -> list[int]:
 def test_a_turn_is_prepared_while_another_trains_and_trains_while_that_is_uploaded(
     world: World, injector: Injector
 ) -> None:
-    with until_fired(injector, CrashPoint.COMMIT_UPLOADED, "hold"):
-        (first, _), (second, _) = one_trains_and_one_waits(world, injector)
+    with slow_training(injector):
+        with until_fired(injector, CrashPoint.COMMIT_UPLOADED, "hold"):
+            (first, _), (second, _) = one_trains_and_one_waits(world, injector)
 
-    # The second trains while the first is held in its upload, which is not acknowledged
-    wait_for_phase(world, second, "training")
-    assert world.state(first)["committed_turns"] == 0
-    assert world.queued()["unacknowledged"] == 2
+        # The second trains while the first is held in its upload, which is not acknowledged
+        wait_for_phase(world, second, "training")
+        assert world.state(first)["committed_turns"] == 0
+        assert world.queued()["unacknowledged"] == 2
     injector.release(CrashPoint.COMMIT_UPLOADED)
 
     world.wait_complete(first, second)
@@ -137,12 +148,13 @@ def test_a_process_is_killed_and_neither_its_turn_nor_the_others_is_lost_or_doub
 ) -> None:
     if phase == "uploading":
         injector.arm(CrashPoint.COMMIT_UPLOADED, "hold")
-    (first, first_pid), (second, second_pid) = one_trains_and_one_waits(world, injector)
-    victim, survivor = (second, first) if phase == "waiting" else (first, second)
-    if phase == "uploading":
-        wait_for_phase(world, second, "training")
+    with slow_training(injector):
+        (first, first_pid), (second, second_pid) = one_trains_and_one_waits(world, injector)
+        victim, survivor = (second, first) if phase == "waiting" else (first, second)
+        if phase == "uploading":
+            wait_for_phase(world, second, "training")
 
-    os.kill(second_pid if phase == "waiting" else first_pid, signal.SIGKILL)
+        os.kill(second_pid if phase == "waiting" else first_pid, signal.SIGKILL)
 
     world.wait_complete(first, second)
     eventually(world.is_idle)
@@ -153,12 +165,13 @@ def test_a_process_is_killed_and_neither_its_turn_nor_the_others_is_lost_or_doub
 def test_a_worker_that_is_told_to_stop_hands_both_turns_back(
     world: World, injector: Injector
 ) -> None:
-    (training, _), (waiting, _) = one_trains_and_one_waits(world, injector)
-    stopped = time.monotonic()
+    with slow_training(injector):
+        (training, _), (waiting, _) = one_trains_and_one_waits(world, injector)
+        stopped = time.monotonic()
 
-    world.terminate(WORKER)
+        world.terminate(WORKER)
 
-    eventually(lambda: not world.runs(WORKER))
+        eventually(lambda: not world.runs(WORKER))
     assert time.monotonic() - stopped < int(QUICK["COLDFUSION_SOFT_SHUTDOWN_SECONDS"]) / 2
     assert world.queued() == {"finetune": 2, "unacknowledged": 0, "hints": 2}
     interrupted = {
@@ -175,12 +188,13 @@ def test_a_worker_that_is_told_to_stop_hands_both_turns_back(
 def test_a_worker_that_is_told_to_stop_ends_its_upload_and_hands_the_other_turn_back(
     world: World, injector: Injector
 ) -> None:
-    with until_fired(injector, CrashPoint.COMMIT_UPLOADED, "hold"):
-        (uploading, _), (training, _) = one_trains_and_one_waits(world, injector)
-    wait_for_phase(world, training, "training")
+    with slow_training(injector):
+        with until_fired(injector, CrashPoint.COMMIT_UPLOADED, "hold"):
+            (uploading, _), (training, _) = one_trains_and_one_waits(world, injector)
+        wait_for_phase(world, training, "training")
 
-    world.terminate(WORKER)
-    eventually(lambda: moments(world, training, "turn_interrupted"))
+        world.terminate(WORKER)
+        eventually(lambda: moments(world, training, "turn_interrupted"))
     injector.release(CrashPoint.COMMIT_UPLOADED)
 
     eventually(lambda: not world.runs(WORKER))
@@ -197,14 +211,11 @@ def test_the_base_version_that_is_published_while_a_turn_waits_is_trained_on(
     # Nothing is fused but what the test fuses.
     with make_world(**QUICK) as world:
         start_worker(world, injector)
-        (first, _), (second, _) = one_trains_and_one_waits(world, injector)
-        dataset_id = world.repository.submissions.get(first).dataset_id
-        scene = Scene(world, injector, str(dataset_id))
-        recycled = world.repository.submissions.create("other", kind="recycled", dataset_id=None)
-        scene.commit_elsewhere(recycled)
-        fuse_once(world.repository, world.settings)
-        assert world.repository.ledger.base_version().version == 1
-        assert world.progress(second)["phase"] == "waiting"
+        with slow_training(injector):
+            (first, _), (second, _) = one_trains_and_one_waits(world, injector)
+            publish_a_base_version(Scene(world, injector, dataset_of(world, first)))
+            assert world.repository.ledger.base_version().version == 1
+            assert world.progress(second)["phase"] == "waiting"
 
         eventually(lambda: world.state(second)["state"] == "complete")
 
@@ -216,14 +227,15 @@ def test_the_base_version_that_is_published_while_a_turn_waits_is_trained_on(
 def test_a_second_message_of_a_turn_that_this_worker_has_is_dropped(
     world: World, injector: Injector
 ) -> None:
-    submission, _ = begin(world, injector, *LONG_TURN)
-    wait_for_phase(world, submission, "training")
+    with slow_training(injector):
+        submission, _ = begin(world, injector, *LONG_TURN)
+        wait_for_phase(world, submission, "training")
 
-    make_app(world.settings).send_task(
-        "coldfusion.finetune", args=(world.repository.name, submission, 1), queue="finetune"
-    )
+        make_app(world.settings).send_task(
+            "coldfusion.finetune", args=(world.repository.name, submission, 1), queue="finetune"
+        )
 
-    eventually(lambda: moments(world, submission, "turn_held"))
+        eventually(lambda: moments(world, submission, "turn_held"))
     world.wait_complete(submission)
     assert world.starts(submission) == 1
 
@@ -232,11 +244,11 @@ def test_a_turn_does_not_wait_at_a_worker_whose_training_is_far_from_its_end(
     make_world: MakeWorld, injector: Injector
 ) -> None:
     own = {**QUICK, "COLDFUSION_PREPARE_AHEAD_SECONDS": "0.5"}
-    with make_world(**own) as world:
+    with make_world(**own) as world, slow_training(injector, step_seconds=0.5):
         world.start_warm("fusion_worker")
         start_worker(world, injector)
         training, _ = begin(world, injector, *LONG_TURN)
-        eventually(lambda: world.progress(training).get("step", 0) > 3)
+        eventually(lambda: world.progress(training).get("step", 0) > 1)
 
         left = world.submit(data(world), *SHORT_TURN)
 

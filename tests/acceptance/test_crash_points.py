@@ -139,6 +139,7 @@ WORKERS_POINTS: dict[CrashPoint, Callable[[Scene, CrashPoint], None]] = {
     CrashPoint.SEND_SENT: by_a_second_turn,
     CrashPoint.TURN_LEASED: by_a_submission,
     CrashPoint.TURN_DOWNLOADED: by_a_submission,
+    CrashPoint.TURN_STEPPED: by_a_submission,
     CrashPoint.CHECKPOINT_UPLOADED: by_a_worker_that_is_told_to_stop,
     CrashPoint.CHECKPOINT_RECORDED: by_a_worker_that_is_told_to_stop,
     CrashPoint.TURN_HANDED_BACK: by_a_worker_that_is_told_to_stop,

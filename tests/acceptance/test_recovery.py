@@ -13,7 +13,7 @@ import pytest
 from coldfusion_queue.crash_points import CrashPoint
 from coldfusion_queue.records import Policy
 from tests.acceptance.conftest import MakeWorld
-from tests.acceptance.world import World, eventually, until_fired
+from tests.acceptance.world import World, eventually, slow_training, until_fired
 from tests.injector import Injector
 from tests.rows import rows, write_rows
 
@@ -25,11 +25,10 @@ QUICK = {
     "COLDFUSION_LEASE_SECONDS": "3",
     "COLDFUSION_PROGRESS_INTERVAL_SECONDS": "0.1",
     "COLDFUSION_SOFT_SHUTDOWN_SECONDS": "10",
-    "COLDFUSION_DUTY_CYCLE": "0.2",
     # One turn at a time: test_between_turns has two.
     "COLDFUSION_PREPARE_AHEAD_SECONDS": "0",
 }
-#: 45 steps, with the pauses of the duty cycle some four seconds: time to hit the middle of it.
+#: 45 steps: seven seconds of ``slow_training``, time to hit the middle of it.
 LONG_TURN = ("--set", "epochs=15", "--set", "batch_size=8", "--set", "max_length=16")
 LONGER_TURN = ("--set", "epochs=40", "--set", "batch_size=8", "--set", "max_length=16")
 SHORT_TURN = ("--set", "epochs=1", "--set", "batch_size=8", "--set", "max_length=16")
@@ -65,7 +64,7 @@ def data(world: World, name: str = "notes") -> Path:
 
 
 def wait_for_training(world: World, submission: str, after_step: int = 3) -> str:
-    """Until a turn is in the middle of its training; the name of the worker."""
+    """Until a turn is in the middle of its training, a slow one; the name of the worker."""
 
     def trains() -> bool:
         report = world.progress(submission)
@@ -107,12 +106,13 @@ def test_a_redis_that_loses_everything_loses_no_submission_and_doubles_no_turn(
     # Given one turn in training, one that is half committed, and two that wait
     with until_fired(injector, CrashPoint.COMMIT_MARKED, "hold"):
         half = world.submit(data(world), *SHORT_TURN, "--name", "half")
-    running = world.submit(data(world), *LONGER_TURN)
-    wait_for_training(world, running)
-    queued = [world.submit(data(world), *SHORT_TURN, "--name", f"queued{n}") for n in range(2)]
-    assert world.queued() == {"finetune": 2, "unacknowledged": 2, "hints": 4}
+    with slow_training(injector):
+        running = world.submit(data(world), *LONGER_TURN)
+        wait_for_training(world, running)
+        queued = [world.submit(data(world), *SHORT_TURN, "--name", f"queued{n}") for n in range(2)]
+        assert world.queued() == {"finetune": 2, "unacknowledged": 2, "hints": 4}
 
-    world.redis.flushdb()
+        world.redis.flushdb()
     injector.release(CrashPoint.COMMIT_MARKED)
 
     # Then what waited is sent again, and what ran is not run a second time
@@ -124,11 +124,12 @@ def test_a_redis_that_loses_everything_loses_no_submission_and_doubles_no_turn(
 # --- workers that die ---------------------------------------------------------------------------
 
 
-def test_the_turn_of_a_killed_pool_child_is_run_again(world: World) -> None:
-    submission = world.submit(data(world), *LONG_TURN)
-    worker = wait_for_training(world, submission)
+def test_the_turn_of_a_killed_pool_child_is_run_again(world: World, injector: Injector) -> None:
+    with slow_training(injector):
+        submission = world.submit(data(world), *LONG_TURN)
+        worker = wait_for_training(world, submission)
 
-    world.kill_pool_child(worker)
+        world.kill_pool_child(worker)
 
     world.wait_complete(submission)
     assert world.starts(submission) == 2
@@ -159,12 +160,15 @@ def test_a_turn_that_kills_its_workers_is_given_up_after_a_bounded_number_of_the
         world.wait_complete(world.submit(data(world), *SHORT_TURN))
 
 
-def test_the_turn_of_a_killed_worker_is_run_again_within_the_lease(world: World) -> None:
-    submission = world.submit(data(world), *LONG_TURN)
-    worker = wait_for_training(world, submission)
-    (other,) = set(WORKERS) - {worker}
+def test_the_turn_of_a_killed_worker_is_run_again_within_the_lease(
+    world: World, injector: Injector
+) -> None:
+    with slow_training(injector):
+        submission = world.submit(data(world), *LONG_TURN)
+        worker = wait_for_training(world, submission)
+        (other,) = set(WORKERS) - {worker}
 
-    world.kill(worker)
+        world.kill(worker)
     killed = time.monotonic()
 
     eventually(lambda: ("turn_started", other) in events(world, submission))
@@ -192,13 +196,14 @@ def test_a_turn_that_takes_longer_than_the_lease_is_run_once(
 
 
 def test_a_worker_that_sleeps_loses_its_turn_and_does_not_commit_it_when_it_wakes(
-    world: World,
+    world: World, injector: Injector
 ) -> None:
     # Given a zombie: another worker has run its turn meanwhile, which is fused
-    submission = world.submit(data(world), *LONG_TURN)
-    zombie = wait_for_training(world, submission)
-    (other,) = set(WORKERS) - {zombie}
-    world.pause(zombie)
+    with slow_training(injector):
+        submission = world.submit(data(world), *LONG_TURN)
+        zombie = wait_for_training(world, submission)
+        (other,) = set(WORKERS) - {zombie}
+        world.pause(zombie)
     world.wait_complete(submission)
     assert ("turn_committed", other) in events(world, submission)
     version = world.repository.ledger.base_version().version
@@ -218,17 +223,18 @@ def test_a_worker_that_sleeps_loses_its_turn_and_does_not_commit_it_when_it_wake
 
 
 def test_sigterm_hands_a_turn_on_and_another_worker_goes_on_from_its_checkpoint(
-    world: World,
+    world: World, injector: Injector
 ) -> None:
-    submission = world.submit(data(world), *LONG_TURN)
-    worker = wait_for_training(world, submission, after_step=10)
-    (other,) = set(WORKERS) - {worker}
-    stopped = time.monotonic()
+    with slow_training(injector):
+        submission = world.submit(data(world), *LONG_TURN)
+        worker = wait_for_training(world, submission, after_step=10)
+        (other,) = set(WORKERS) - {worker}
+        stopped = time.monotonic()
 
-    world.terminate(worker)
+        world.terminate(worker)
 
-    # It ends when its turn is handed on, not when the time it has for that is over.
-    eventually(lambda: not world.runs(worker))
+        # It ends when its turn is handed on, not when the time it has for that is over.
+        eventually(lambda: not world.runs(worker))
     assert time.monotonic() - stopped < int(QUICK["COLDFUSION_SOFT_SHUTDOWN_SECONDS"]) / 2
     world.wait_complete(submission)
     assert ("turn_interrupted", worker) in events(world, submission)
@@ -245,20 +251,22 @@ def test_sigterm_hands_a_turn_on_and_another_worker_goes_on_from_its_checkpoint(
 
 
 def test_an_interrupted_turn_ends_with_the_bytes_of_one_that_was_left_alone(
-    make_world: MakeWorld,
+    make_world: MakeWorld, injector: Injector
 ) -> None:
     # Both from base version 0, because fusion waits for two, and from heads of the same numbers.
     turn = (*LONG_TURN, "--set", "head=fresh")
+    own = {"INJECTOR_DIRECTORY": str(injector.directory)}
     with make_world(Policy(min_contributions=2, max_copy_cosine=None), **QUICK) as world:
         for kind in ("fusion_worker", "beat"):
             world.start_warm(kind)
-        world.start_warm("finetune_worker", "finetune0")
+        world.start_warm("finetune_worker", "finetune0", **own)
         alone = world.submit(data(world), *turn)
         eventually(lambda: world.state(alone)["state"] == "complete")
-        interrupted = world.submit(data(world), *turn)
-        wait_for_training(world, interrupted, after_step=10)
-        world.terminate("finetune0")
-        eventually(lambda: not world.runs("finetune0"))
+        with slow_training(injector):
+            interrupted = world.submit(data(world), *turn)
+            wait_for_training(world, interrupted, after_step=10)
+            world.terminate("finetune0")
+            eventually(lambda: not world.runs("finetune0"))
         world.start_warm("finetune_worker", "finetune0")
 
         world.wait_complete(alone, interrupted)

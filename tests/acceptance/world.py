@@ -421,6 +421,19 @@ def until_fired(injector: Injector, point: CrashPoint, action: str) -> Iterator[
     eventually(lambda: injector.fired(point) > before)
 
 
+@contextmanager
+def slow_training(injector: Injector, step_seconds: float = 0.15) -> Iterator[None]:
+    """Make each optimizer step take this much longer, so that a test can act in the middle.
+
+    Of all workers under the injector, and until the end of the context.
+    """
+    injector.arm(CrashPoint.TURN_STEPPED, f"every delay {step_seconds}")
+    try:
+        yield
+    finally:
+        injector.disarm(CrashPoint.TURN_STEPPED)
+
+
 def _is_finetune(unacknowledged: bytes | str) -> bool:
     """Whether what the broker holds for a worker is a turn: (message, exchange, routing key)."""
     message, *_ = json.loads(unacknowledged)

@@ -222,11 +222,13 @@ def test_the_points_of_a_turn_are_reached_in_order(
 
     assert interrupted == [
         CrashPoint.TURN_DOWNLOADED,
+        *[CrashPoint.TURN_STEPPED] * 3,
         CrashPoint.CHECKPOINT_UPLOADED,
         CrashPoint.CHECKPOINT_RECORDED,
     ]
     assert committed == [
         CrashPoint.TURN_DOWNLOADED,
+        *[CrashPoint.TURN_STEPPED] * (NUM_STEPS - 3),
         CrashPoint.TURN_TRAINED,
         CrashPoint.COMMIT_UPLOADED,
         CrashPoint.COMMIT_MARKED,
