@@ -19,7 +19,7 @@ from coldfusion_queue.repository.collecting import collect_garbage
 from coldfusion_queue.repository.policy import change_policy
 from tests.acceptance.conftest import MakeWorld
 from tests.acceptance.scene import DIVERGING, LONG, QUICK, Scene
-from tests.acceptance.world import eventually, until_fired
+from tests.acceptance.world import eventually, slow_training, until_fired
 from tests.injector import Injector
 from tests.rows import rows, write_rows
 
@@ -100,9 +100,11 @@ def by_a_turn_that_fails(scene: Scene, point: CrashPoint) -> None:
 
 def by_a_worker_that_is_told_to_stop(scene: Scene, point: CrashPoint) -> None:
     scene.injector.arm(point)
-    submission = scene.submit(how=LONG)
-    eventually(lambda: scene.world.progress(submission.submission_id).get("step", 0) > 3)
-    scene.world.terminate("finetune0")
+    with slow_training(scene.injector):
+        submission = scene.submit(how=LONG)
+        eventually(lambda: scene.world.progress(submission.submission_id).get("step", 0) > 3)
+        scene.world.terminate("finetune0")
+        eventually(lambda: scene.injector.killed(point))
 
 
 def by_a_turn_that_was_committed_elsewhere(scene: Scene, point: CrashPoint) -> None:
