@@ -29,16 +29,11 @@ from coldfusion_queue.cache import LocalCache
 from coldfusion_queue.demo.recipe import HYPERPARAMETERS, data_dir, pretrained_dir
 from coldfusion_queue.evaluation.probe import Embedder, probe_accuracy
 from coldfusion_queue.finetune.pretrained import export_pretrained
-from coldfusion_queue.finetune.run import FinetuneRequest, finetune
+from coldfusion_queue.finetune.request import FinetuneRequest
+from coldfusion_queue.finetune.run import finetune
 from coldfusion_queue.intake.examples import Examples, load_examples
 from coldfusion_queue.intake.prepare import PreparedDataset, prepare_dataset
-from coldfusion_queue.records import (
-    BaseVersion,
-    DatasetRecord,
-    FileRecord,
-    Hyperparameters,
-    SplitRecord,
-)
+from coldfusion_queue.records import BaseVersion, Hyperparameters
 from coldfusion_queue.settings import load_settings
 
 __all__ = [
@@ -223,23 +218,9 @@ def _request(
     head: Path | None,
     cache: Path,
 ) -> FinetuneRequest:
-    splits = {
-        name: SplitRecord(
-            file=FileRecord(key=name, digest=split.digest, num_bytes=split.num_bytes),
-            num_examples=split.num_examples,
-        )
-        for name, split in prepared.splits.items()
-    }
-    dataset = DatasetRecord(
-        dataset_id=prepared.dataset_id,
-        objective=prepared.objective,
-        is_pair=prepared.is_pair,
-        labels=prepared.labels,
-        splits=splits,
-    )
     return FinetuneRequest(
         base_dir=base_dir,
-        dataset=dataset,
+        dataset=prepared.record(),
         splits={name: split.path for name, split in prepared.splits.items()},
         cache=LocalCache(cache / "tokens", 1 << 30),
         hyperparameters=recipe,

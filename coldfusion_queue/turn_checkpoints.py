@@ -115,7 +115,7 @@ class TurnCheckpoints:
         Returns:
             The checkpoint that the next attempt goes on from: without the store the last one.
         """
-        if keep is None:
+        if keep is None or interruption.path is None:
             return None
         try:
             return keep(interruption.path, interruption.step, interruption.num_steps)

@@ -25,7 +25,7 @@ from coldfusion_queue.residuals import Residuals
 from coldfusion_queue.settings import Settings
 
 if TYPE_CHECKING:
-    from coldfusion_queue.finetune.run import FinetuneResult
+    from coldfusion_queue.finetune.request import FinetuneResult
 
 __all__ = ["Finetuned", "upload_and_commit"]
 

@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Literal
 
 import torch
 
-from coldfusion_queue.cache import LocalCache
 from coldfusion_queue.errors import DeviceLostError, TrainingFailedError
-from coldfusion_queue.finetune.adapters import add_adapters, merge_adapters, save_factors
+from coldfusion_queue.finetune.adapters import add_adapters
 from coldfusion_queue.finetune.attention import use_fast_attention
 from coldfusion_queue.finetune.data import FinetuneData, Splits, load_data
 from coldfusion_queue.finetune.device import free_memory, pick_device
 from coldfusion_queue.finetune.dropout import use_fast_dropout
 from coldfusion_queue.finetune.embedding import shrink_embedding
 from coldfusion_queue.finetune.environment import describe_environment
-from coldfusion_queue.finetune.files import load_head, save_head, save_shared
+from coldfusion_queue.finetune.files import load_head, save_head
+from coldfusion_queue.finetune.forms import save_in_form
 from coldfusion_queue.finetune.model import SequenceModel, load_body
 from coldfusion_queue.finetune.optimizer import shrinkage
 from coldfusion_queue.finetune.passes import Passes
 from coldfusion_queue.finetune.progress import Progress
-from coldfusion_queue.finetune.quantising import save_quantised
-from coldfusion_queue.finetune.saving import Keep
+from coldfusion_queue.finetune.request import FinetuneRequest, FinetuneResult
+from coldfusion_queue.finetune.saving import IntervalSaver
 from coldfusion_queue.finetune.scoring import score
 from coldfusion_queue.finetune.training import (
     Checkpointing,
@@ -35,65 +33,11 @@ from coldfusion_queue.finetune.training import (
     TrainingOutcome,
     train,
 )
-from coldfusion_queue.records import (
-    ContributionForm,
-    DatasetRecord,
-    Hyperparameters,
-)
-from coldfusion_queue.settings import ContributionChoice, ContributionDtype, Settings
+from coldfusion_queue.settings import Settings
 
-__all__ = ["FinetuneRequest", "FinetuneResult", "PreparedFinetune", "finetune", "prepare"]
+__all__ = ["PreparedFinetune", "finetune", "prepare"]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class FinetuneRequest:
-    """What one finetune needs: files on this machine and numbers."""
-
-    base_dir: Path
-    """Directory of the base version."""
-    dataset: DatasetRecord
-    splits: Mapping[str, Path]
-    """Parquet file of each split."""
-    cache: LocalCache
-    """Where tokenised splits are kept for the next turn."""
-    hyperparameters: Hyperparameters
-    turn: int
-    previous_head: Path | None
-    """Head of an earlier turn; None starts with a fresh one."""
-    form: ContributionChoice
-    dtype: ContributionDtype
-    """In what a delta is written; of no meaning for factors and the full form."""
-    last_residual: Path | None
-    """What quantising cut off the last turn; None if it is lost or there was none."""
-    keeps_residual: bool
-    """Whether to write what quantising cuts off this turn."""
-    checkpoint: Path | None
-    """State that an interrupted finetune of the same turn left; None begins at the first step."""
-    should_stop: Callable[[], bool]
-    """Asked after each optimizer step but the last."""
-    keep: Keep | None
-    """Takes the checkpoints that are made every ``checkpoint_seconds``; None makes none."""
-    is_private: bool = False
-    """The data is a site's: nothing is written that was worked out from its labels but weights."""
-
-
-@dataclass(frozen=True)
-class FinetuneResult:
-    """Files to contribute, and figures."""
-
-    shared: Path
-    form: ContributionForm
-    """What ``shared`` is."""
-    residual: Path | None
-    """What quantising cut off; None if there is nothing to keep."""
-    head: Path
-    metrics: Mapping[str, float]
-    environment: Mapping[str, str]
-    """Versions and hardware, to repeat it with."""
-    head_was_taken: bool
-    """Whether it began with the previous head, because there was one and it fitted."""
 
 
 def finetune(
@@ -114,7 +58,8 @@ def finetune(
         report: see ``training.train``.
 
     Raises:
-        FinetuneInterrupted: it was told to stop; the checkpoint is in ``work_dir``.
+        FinetuneInterrupted: it was told to stop; its state is in ``work_dir``, if there is
+            anybody to keep it.
         TrainingFailedError: loss or parameters are not finite, or memory holds not one example.
         DeviceLostError: the device is not there, or failed.
         UsageError: the metric is not for data of this kind.
@@ -207,23 +152,12 @@ class PreparedFinetune:
             leave_device: called when the device is not needed any more and holds nothing of this
                 finetune; writing comes after that.
         """
-        self._model.to(self._options.device)
-        whole = shrink_embedding(self._model.body, self._data.token_ids())
-        outcome = self._train(report)
-        if whole is not None:
-            steps = outcome.num_steps, outcome.num_steps_done
-            whole.restore(shrinkage(self._request.hyperparameters, *steps))
-        self._model.to("cpu")
-        del whole
-        free_memory(self._options.device)
-        leave_device()
-        head = self._work_dir / "head.safetensors"
-        scale = None if self._request.is_private else self._data.scale
-        save_head(self._model, self._request.dataset.labels, scale, head)
-        shared, form, residual = self._save_shared()
-        environment = describe_environment(self._options.device, self._options.precision)
-        metrics, was_taken = self._metrics(outcome), self._head_was_taken
-        return FinetuneResult(shared, form, residual, head, metrics, environment, was_taken)
+        seconds = self._settings.checkpoint_seconds
+        # A checkpoint that is on its way when the training ends does not keep the device.
+        with closing(IntervalSaver(seconds, self._work_dir, self._request.keep)) as saver:
+            outcome = self._train_on_device(report, saver)
+            leave_device()
+            return self._save(outcome)
 
     def _build(self) -> SequenceModel:
         request, hyperparameters = self._request, self._request.hyperparameters
@@ -248,9 +182,25 @@ class PreparedFinetune:
             model.compile(dynamic=True)
         return model
 
-    def _train(self, report: Callable[[Progress], None]) -> TrainingOutcome:
+    def _train_on_device(
+        self, report: Callable[[Progress], None], saver: IntervalSaver
+    ) -> TrainingOutcome:
+        """Train; the device holds nothing of it afterwards."""
+        self._model.to(self._options.device)
+        whole = shrink_embedding(self._model.body, self._data.token_ids())
+        outcome = self._train(report, saver)
+        if whole is not None:
+            steps = outcome.num_steps, outcome.num_steps_done
+            whole.restore(shrinkage(self._request.hyperparameters, *steps))
+        self._model.to("cpu")
+        del whole
+        free_memory(self._options.device)
+        return outcome
+
+    def _train(self, report: Callable[[Progress], None], saver: IntervalSaver) -> TrainingOutcome:
         request = self._request
-        saved = self._work_dir / "checkpoint.safetensors"
+        # Without anybody to keep it, as of private data, the state is not written at all.
+        saved = None if request.keep is None else self._work_dir / "checkpoint.safetensors"
         return train(
             self._model,
             self._data.train,
@@ -262,11 +212,20 @@ class PreparedFinetune:
                 start=request.checkpoint,
                 path=saved,
                 should_stop=request.should_stop,
-                interval_seconds=self._settings.checkpoint_seconds,
-                keep=request.keep,
+                saver=saver,
             ),
             None if self._data.development is None else self._score,
         )
+
+    def _save(self, outcome: TrainingOutcome) -> FinetuneResult:
+        """Write the parameters and gather the figures."""
+        head = self._work_dir / "head.safetensors"
+        scale = None if self._request.is_private else self._data.scale
+        save_head(self._model, self._request.dataset.labels, scale, head)
+        shared, form, residual = save_in_form(self._model.body, self._request, self._work_dir)
+        environment = describe_environment(self._options.device, self._options.precision)
+        metrics, was_taken = self._metrics(outcome), self._head_was_taken
+        return FinetuneResult(shared, form, residual, head, metrics, environment, was_taken)
 
     def _score(self, passes: Passes) -> float:
         """Score of the development split, by the task's metric."""
@@ -283,25 +242,6 @@ class PreparedFinetune:
         if outcome.score is not None:
             metrics[f"validation_{self._metric}"] = outcome.score
         return metrics
-
-    def _save_shared(self) -> tuple[Path, ContributionForm, Path | None]:
-        """Write the shared parameters: the file, what it is, and what quantising cut off."""
-        request, body = self._request, self._model.body
-        shared = self._work_dir / "shared.safetensors"
-        if request.hyperparameters.adapter is not None:
-            if request.form == "auto":
-                save_factors(body, request.base_dir, shared)
-                return shared, "low_rank", None
-            merge_adapters(body)
-        parameters = body.state_dict()
-        if request.dtype != "quantised":
-            form: Literal["delta", "full"] = "full" if request.form == "full" else "delta"
-            save_shared(parameters, request.base_dir, form, shared, dtype=request.dtype)
-            return shared, form, None
-        last, residual = request.last_residual, self._work_dir / "residual"
-        kept = residual if request.keeps_residual else None
-        save_quantised(parameters, request.base_dir, shared, last_residual=last, residual=kept)
-        return shared, "quantised", kept
 
 
 def _seed(request: FinetuneRequest) -> int:

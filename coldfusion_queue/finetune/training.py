@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -20,7 +19,7 @@ from coldfusion_queue.finetune.model import SequenceModel
 from coldfusion_queue.finetune.optimizer import make_optimizer, make_schedule
 from coldfusion_queue.finetune.passes import Passes
 from coldfusion_queue.finetune.progress import Meter, Progress
-from coldfusion_queue.finetune.saving import IntervalSaver, Keep
+from coldfusion_queue.finetune.saving import IntervalSaver
 from coldfusion_queue.finetune.tokens import TokenizedExamples
 from coldfusion_queue.records import Hyperparameters
 
@@ -65,26 +64,24 @@ class Checkpointing:
 
     start: Path | None
     """State of an earlier training to go on from; None begins at the first step."""
-    path: Path
-    """File to write the state to; it may be ``start``."""
+    path: Path | None
+    """File to write the state to; it may be ``start``. None writes none."""
     should_stop: Callable[[], bool]
     """Asked after each optimizer step but the last."""
-    interval_seconds: float | None = None
-    """From one checkpoint to the next, while it trains; None makes none."""
-    keep: Keep | None = None
-    """Takes the file of a checkpoint that was made while it trains; None makes none."""
+    saver: IntervalSaver | None = None
+    """Makes checkpoints while it trains; None makes none. One may be on its way at the end."""
 
 
 class FinetuneInterrupted(Exception):  # noqa: N818 - nothing went wrong
     """A training was told to stop, and saved its state.
 
     Args:
-        path: the file with the state.
+        path: the file with the state; None if it was not to be saved.
         step: optimizer steps done.
         num_steps: optimizer steps of the whole training.
     """
 
-    def __init__(self, path: Path, step: int, num_steps: int) -> None:
+    def __init__(self, path: Path | None, step: int, num_steps: int) -> None:
         super().__init__(path, step, num_steps)
         self.path = path
         self.step = step
@@ -132,23 +129,20 @@ def train(
     training = _Training(model, data, hyperparameters, options, seed, report, validate)
     first = training.resume(checkpointing.start)
     model.train()
-    saver = IntervalSaver(
-        checkpointing.interval_seconds, checkpointing.path.parent, checkpointing.keep
-    )
-    with closing(saver):
-        for position, indices in enumerate(_batches(data, hyperparameters, seed)):
-            if position < first:
-                training.skip(indices)
-                continue
-            started = time.monotonic()
-            training.step(indices)
-            reach(CrashPoint.TURN_STEPPED)
-            if training.is_over():
-                break
-            if checkpointing.should_stop():
-                training.interrupt(checkpointing.path)
-            training.save_if_due(saver)
-            _rest(started, options)
+    for position, indices in enumerate(_batches(data, hyperparameters, seed)):
+        if position < first:
+            training.skip(indices)
+            continue
+        started = time.monotonic()
+        training.step(indices)
+        reach(CrashPoint.TURN_STEPPED)
+        if training.is_over():
+            break
+        if checkpointing.should_stop():
+            training.interrupt(checkpointing.path)
+        if checkpointing.saver is not None:
+            training.save_if_due(checkpointing.saver)
+        _rest(started, options)
     return training.outcome()
 
 
@@ -245,10 +239,11 @@ class _Training:
             self._meter.check()
             saver.save(self._state)
 
-    def interrupt(self, path: Path) -> NoReturn:
-        """Save the state and end."""
+    def interrupt(self, path: Path | None) -> NoReturn:
+        """Save the state, if it is to be saved, and end."""
         self._meter.check()
-        self._state.save(path)
+        if path is not None:
+            self._state.save(path)
         raise FinetuneInterrupted(path, self._state.step, self._num_steps)
 
     def outcome(self) -> TrainingOutcome:

@@ -32,7 +32,7 @@ from coldfusion_queue.intake.sources import (
 )
 from coldfusion_queue.intake.splits import SPLITS, Splits, open_path
 from coldfusion_queue.intake.staging import stage_split
-from coldfusion_queue.records import Objective
+from coldfusion_queue.records import DatasetRecord, FileRecord, Objective, SplitRecord
 
 __all__ = ["PreparedDataset", "PreparedSplit", "prepare_dataset"]
 
@@ -46,6 +46,11 @@ class PreparedSplit:
     """sha256 of the file, lower-case hex."""
     num_bytes: int
     num_examples: int
+
+    @property
+    def file(self) -> FileRecord:
+        """Under its name on this machine."""
+        return FileRecord(key=self.path.name, digest=self.digest, num_bytes=self.num_bytes)
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,26 @@ class PreparedDataset:
     """The columns that were taken, to be shown."""
     notes: tuple[str, ...]
     """Whole files and splits that were left out, and why; rows never are."""
+
+    def record(self, files: Mapping[str, FileRecord] | None = None) -> DatasetRecord:
+        """What a finetune needs to know of it.
+
+        Args:
+            files: of each split, where it is stored; None is the names of those on this machine.
+        """
+        splits = {
+            name: SplitRecord(
+                file=split.file if files is None else files[name], num_examples=split.num_examples
+            )
+            for name, split in self.splits.items()
+        }
+        return DatasetRecord(
+            dataset_id=self.dataset_id,
+            objective=self.objective,
+            is_pair=self.is_pair,
+            labels=self.labels,
+            splits=splits,
+        )
 
 
 def prepare_dataset(

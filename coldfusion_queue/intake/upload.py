@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from coldfusion_queue.crash_points import CrashPoint, reach
 from coldfusion_queue.errors import DigestMismatchError
-from coldfusion_queue.records import DatasetRecord, SplitRecord
+from coldfusion_queue.records import DatasetRecord
 
 if TYPE_CHECKING:
     from coldfusion_queue.intake.prepare import PreparedDataset
@@ -61,16 +61,10 @@ def _upload_splits(
     prepared: PreparedDataset,
     progress: Callable[[int], None] | None,
 ) -> DatasetRecord:
-    splits = {}
+    files = {}
     for name, split in prepared.splits.items():
         file = store.put_file(keys.dataset_split(prepared.dataset_id, name), split.path, progress)
         if file.digest != split.digest:
             raise DigestMismatchError(str(split.path), file.digest, split.digest)
-        splits[name] = SplitRecord(file=file, num_examples=split.num_examples)
-    return DatasetRecord(
-        dataset_id=prepared.dataset_id,
-        objective=prepared.objective,
-        is_pair=prepared.is_pair,
-        labels=prepared.labels,
-        splits=splits,
-    )
+        files[name] = file
+    return prepared.record(files)

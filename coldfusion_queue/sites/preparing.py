@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from coldfusion_queue.disk import disk_errors
@@ -17,7 +17,7 @@ from coldfusion_queue.intake.prepare import PreparedDataset, prepare_dataset
 from coldfusion_queue.intake.problems import naming_only
 from coldfusion_queue.intake.splits import SPLIT_NAMES
 from coldfusion_queue.intake.tables import EXTENSIONS
-from coldfusion_queue.records import DatasetRecord, FileRecord, SiteData, SplitRecord
+from coldfusion_queue.records import DatasetRecord, SiteData
 from coldfusion_queue.settings import Settings
 from coldfusion_queue.sites.labels import SiteLabels
 from coldfusion_queue.sites.paths import find_data, shown_path
@@ -90,17 +90,5 @@ def _submitted_names(data: SiteData) -> set[str]:
 
 def _record(data: SiteData, prepared: PreparedDataset) -> DatasetRecord:
     """As ``dataset.json`` would be, without the names of the classes; it is never written."""
-    splits = {
-        name: SplitRecord(
-            file=FileRecord(key=split.path.name, digest=split.digest, num_bytes=split.num_bytes),
-            num_examples=split.num_examples,
-        )
-        for name, split in prepared.splits.items()
-    }
-    return DatasetRecord(
-        dataset_id=data.dataset_id,
-        objective=prepared.objective,
-        is_pair=prepared.is_pair,
-        labels=tuple(str(number) for number in range(len(prepared.labels))),
-        splits=splits,
-    )
+    labels = tuple(str(number) for number in range(len(prepared.labels)))
+    return replace(prepared, dataset_id=data.dataset_id, labels=labels).record()

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from safetensors.numpy import save_file
 
 from coldfusion_queue.finetune import run
-from coldfusion_queue.finetune.run import FinetuneRequest, FinetuneResult
+from coldfusion_queue.finetune.request import FinetuneRequest, FinetuneResult
 from coldfusion_queue.finetune.training import FinetuneInterrupted
 from coldfusion_queue.intake.prepare import PreparedDataset, prepare_dataset
 from coldfusion_queue.metrics import TaskMetrics

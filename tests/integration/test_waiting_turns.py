@@ -58,7 +58,7 @@ def bench(
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_TRY_SECONDS", "_REPORT_SECONDS", "_LOOK_SECONDS"):
-        monkeypatch.setattr(f"coldfusion_queue.turn.{name}", 0.001)
+        monkeypatch.setattr(f"coldfusion_queue.turn_attempt.{name}", 0.001)
 
 
 def test_the_base_version_that_is_published_while_a_turn_waits_is_the_one_it_trains_on(
@@ -84,7 +84,7 @@ def test_the_base_version_that_is_published_while_a_turn_waits_is_the_one_it_tra
 def test_the_base_version_that_is_published_just_before_the_device_is_free_is_seen(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("coldfusion_queue.turn._LOOK_SECONDS", 60.0)
+    monkeypatch.setattr("coldfusion_queue.turn_attempt._LOOK_SECONDS", 60.0)
     device = BusyDevice(2, bench.publish)
     submission = bench.submit()
 

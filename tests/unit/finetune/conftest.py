@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from coldfusion_queue.cache import LocalCache
-from coldfusion_queue.finetune.run import FinetuneRequest
+from coldfusion_queue.finetune.request import FinetuneRequest
 from coldfusion_queue.intake.prepare import prepare_dataset
-from coldfusion_queue.records import DatasetRecord, FileRecord, Hyperparameters, SplitRecord
+from coldfusion_queue.records import Hyperparameters
 from coldfusion_queue.settings import Settings, load_settings
 from tests.rows import rows, write_rows
 from tests.watching import ignore
@@ -30,22 +30,9 @@ def request_on(
 ) -> FinetuneRequest:
     """The first turn of a submission of a directory of data."""
     prepared = prepare_dataset(str(data), work_dir=work_dir)
-    splits = {
-        name: SplitRecord(
-            file=FileRecord(key=name, digest=split.digest, num_bytes=split.num_bytes),
-            num_examples=split.num_examples,
-        )
-        for name, split in prepared.splits.items()
-    }
     return FinetuneRequest(
         base_dir=base_dir,
-        dataset=DatasetRecord(
-            dataset_id=prepared.dataset_id,
-            objective=prepared.objective,
-            is_pair=prepared.is_pair,
-            labels=prepared.labels,
-            splits=splits,
-        ),
+        dataset=prepared.record(),
         splits={name: split.path for name, split in prepared.splits.items()},
         cache=LocalCache(work_dir / "cache", 1 << 30),
         hyperparameters=hyperparameters,

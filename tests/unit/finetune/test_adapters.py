@@ -18,7 +18,8 @@ from coldfusion_queue.demo.recipe import HYPERPARAMETERS, data_dir, pretrained_d
 from coldfusion_queue.errors import IncompatibleModelError, TrainingFailedError
 from coldfusion_queue.finetune.adapters import add_adapters, merge_adapters, save_factors
 from coldfusion_queue.finetune.model import load_body
-from coldfusion_queue.finetune.run import FinetuneRequest, finetune
+from coldfusion_queue.finetune.request import FinetuneRequest
+from coldfusion_queue.finetune.run import finetune
 from coldfusion_queue.finetune.training import FinetuneInterrupted, Progress
 from coldfusion_queue.records import Hyperparameters
 from coldfusion_queue.settings import Settings

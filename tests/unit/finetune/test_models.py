@@ -15,7 +15,8 @@ from transformers import AutoModel
 from coldfusion_queue.finetune.files import open_base
 from coldfusion_queue.finetune.model import load_body
 from coldfusion_queue.finetune.pretrained import export_pretrained
-from coldfusion_queue.finetune.run import FinetuneRequest, finetune
+from coldfusion_queue.finetune.request import FinetuneRequest
+from coldfusion_queue.finetune.run import finetune
 from coldfusion_queue.finetune.training import FinetuneInterrupted, Progress
 from coldfusion_queue.records import Hyperparameters
 from coldfusion_queue.settings import load_settings

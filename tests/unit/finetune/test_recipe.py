@@ -15,7 +15,8 @@ from coldfusion_queue.errors import DeviceLostError, TrainingFailedError, UsageE
 from coldfusion_queue.finetune import run, training
 from coldfusion_queue.finetune.passes import Passes
 from coldfusion_queue.finetune.progress import Progress
-from coldfusion_queue.finetune.run import FinetuneRequest, FinetuneResult, finetune
+from coldfusion_queue.finetune.request import FinetuneRequest, FinetuneResult
+from coldfusion_queue.finetune.run import finetune
 from coldfusion_queue.finetune.training import FinetuneInterrupted
 from coldfusion_queue.settings import Settings
 from tests.unit.finetune.conftest import MakeRequest

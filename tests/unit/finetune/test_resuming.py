@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ from safetensors import safe_open
 
 from coldfusion_queue.errors import TrainingFailedError
 from coldfusion_queue.finetune.progress import Progress
-from coldfusion_queue.finetune.run import FinetuneRequest, finetune
+from coldfusion_queue.finetune.request import FinetuneRequest
+from coldfusion_queue.finetune.run import finetune
 from coldfusion_queue.finetune.training import FinetuneInterrupted
 from coldfusion_queue.settings import Settings
 from tests.unit.finetune.conftest import NUM_STEPS, MakeRequest
@@ -190,7 +192,9 @@ def test_the_rate_after_an_interruption_counts_what_this_worker_did(
         ticks.append(float(len(ticks)))
         return ticks[-1]
 
-    monkeypatch.setattr("coldfusion_queue.finetune.progress.time.monotonic", monotonic)
+    # The meter's clock alone; others look at theirs too.
+    clock = SimpleNamespace(monotonic=monotonic)
+    monkeypatch.setattr("coldfusion_queue.finetune.progress.time", clock)
     finish(rest, quick_settings, tmp_path, found.append)
 
     assert len(found) == 1

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from coldfusion_queue.errors import TrainingFailedError
-from coldfusion_queue.finetune.run import FinetuneRequest, FinetuneResult, finetune
+from coldfusion_queue.finetune.request import FinetuneRequest, FinetuneResult
+from coldfusion_queue.finetune.run import finetune, prepare
+from coldfusion_queue.finetune.training import FinetuneInterrupted
 from coldfusion_queue.settings import Settings
 from tests.unit.finetune.conftest import NUM_STEPS, MakeRequest
 from tests.watching import ignore
@@ -111,6 +113,35 @@ def test_while_one_is_on_its_way_no_other_is_made(
     finetune(replace(make_request(), keep=slowly), always, tmp_path, lambda _: over.set())
 
     assert steps == [1]
+
+
+def test_one_that_is_on_its_way_at_the_end_does_not_keep_the_device(
+    make_request: MakeRequest, always: Settings, tmp_path: Path
+) -> None:
+    is_left, saw_it_left = threading.Event(), []
+
+    def slowly(*_: object) -> None:
+        saw_it_left.append(is_left.wait(10))
+
+    with prepare(replace(make_request(), keep=slowly), always, tmp_path) as prepared:
+        prepared.run(ignore, is_left.set)
+
+    assert saw_it_left == [True]
+    assert list(tmp_path.glob("*interval*")) == []
+
+
+def test_what_nobody_keeps_is_not_written_when_it_is_told_to_stop(
+    make_request: MakeRequest, always: Settings, tmp_path: Path
+) -> None:
+    request = replace(make_request(), keep=None, should_stop=lambda: True)
+    work_dir = tmp_path / "work"
+    work_dir.mkdir()
+
+    with pytest.raises(FinetuneInterrupted) as caught:
+        finetune(request, always, work_dir, ignore)
+
+    assert (caught.value.path, caught.value.step) == (None, 1)
+    assert list(work_dir.iterdir()) == []
 
 
 def test_a_training_that_diverged_leaves_no_checkpoint(
