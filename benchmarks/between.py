@@ -7,7 +7,8 @@ whose turns alternate. The device's busy intervals are those between the worker'
     idle_share = 1 - sum of the intervals / (end of the last - begin of the first)
 
 With ``two`` processes the worker prepares a turn and uploads another while it trains; with ``one``
-(``COLDFUSION_PREPARE_AHEAD_SECONDS=0``) nothing overlaps.
+(``COLDFUSION_PREPARE_AHEAD_SECONDS=0``) nothing overlaps. This process fuses meanwhile, so a turn
+may find that the base version it prepared is not the newest any more.
 
     python -m benchmarks.between
 """
@@ -39,6 +40,7 @@ from coldfusion_queue.queue.app import make_app
 from coldfusion_queue.queue.connection import connect_redis
 from coldfusion_queue.queue.sending import TurnSender
 from coldfusion_queue.records import Hyperparameters, Policy
+from coldfusion_queue.repository.fusing import fuse_once
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings, load_settings
 from coldfusion_queue.store import Store
@@ -59,6 +61,7 @@ def run(
     processes: str,
     num_turns: int,
     recipe: Hyperparameters,
+    fuse_every: int,
 ) -> dict[str, Any]:
     """Serve a repository of its own with one worker until all turns are committed."""
     own = {
@@ -74,15 +77,18 @@ def run(
         **{name.removeprefix("COLDFUSION_").lower(): value for name, value in own.items()}
     )
     repository = Repository(Store.open(settings), processes)
-    create_repository(repository, str(pretrained_dir()), Policy(), quiet=True)
+    policy = Policy(min_contributions=fuse_every, max_copy_cosine=None)
+    create_repository(repository, str(pretrained_dir()), policy, quiet=True)
     submissions = submit(repository, settings, work_dir, num_turns, recipe)
     log = work_dir / f"{processes}.log"
     with worker(own, work_dir, log):
         while not all(is_complete(repository, name) for name in submissions):
+            fuse_once(repository, settings)
             time.sleep(0.5)
     intervals = busy_intervals(log)
     assert len(intervals) == num_turns, intervals
-    result = figures(intervals)
+    fusions = repository.ledger.base_version().version
+    result = {**figures(intervals), "fusions": fusions}
     print(json.dumps({"processes": processes, **result}), file=sys.stderr, flush=True)
     return result
 
@@ -181,8 +187,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
     parser.add_argument("--turns", type=int, default=20, help="with two processes")
     parser.add_argument("--turns-with-one", type=int, default=6)
-    parser.add_argument("--examples", type=int, default=1200, help="of each turn and epoch")
-    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--examples", type=int, default=900, help="of each turn and epoch")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--fuse-every", type=int, default=3, help="contributions")
     arguments = parser.parse_args()
     quick = {"max_examples": 32, "epochs": 1, "max_validation_examples": 0}
     full = {"max_examples": arguments.examples, "epochs": arguments.epochs}
@@ -193,7 +200,7 @@ def main() -> None:
         turns = {"two": 4}
     with tempfile.TemporaryDirectory() as name, embedded_servers(Path(name)) as variables:
         results = {
-            processes: run(variables, Path(name), processes, number, recipe)
+            processes: run(variables, Path(name), processes, number, recipe, arguments.fuse_every)
             for processes, number in turns.items()
         }
     print_report(

@@ -149,7 +149,7 @@ def run_case(
         "COLDFUSION_LOG_FORMAT": "json",
         "COLDFUSION_TORCH_THREADS": "1",
         "COLDFUSION_LEASE_SECONDS": str(sizes.lease_seconds),
-        "COLDFUSION_RECONCILE_INTERVAL_SECONDS": "2",
+        "COLDFUSION_RECONCILE_INTERVAL_SECONDS": str(sizes.lease_seconds / 6),
         "COLDFUSION_CHECKPOINT_SECONDS": str(sizes.checkpoint_seconds),
     }
     with ExitStack() as stack:
@@ -234,7 +234,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--epochs", type=int, default=4, help="of 1,200 examples")
     parser.add_argument("--checkpoint-seconds", type=float, default=5.0)
-    parser.add_argument("--lease-seconds", type=float, default=12.0)
+    parser.add_argument("--lease-seconds", type=int, default=12)
     parser.add_argument("--cases", nargs="+", default=list(CASES)[1:], choices=list(CASES)[1:])
     sizes = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, embedded_servers(Path(name)) as variables:

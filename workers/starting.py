@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from coldfusion_queue.errors import ColdFusionError, NotFoundError, RetryableError
@@ -17,6 +18,17 @@ from coldfusion_queue.store import Store, check_conditional_writes
 __all__ = ["check_store", "prepare", "run_worker"]
 
 log = logging.getLogger(__name__)
+
+#: What takes seconds to load, and would take them from the training of another child's turn.
+_FINETUNES_WITH = (
+    "coldfusion_queue.finetune.run",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+)
+
+#: Celery kills a child that is not ready by then, and another one begins again; its default is 4.
+#: Loading torch takes seconds from a fast disk, minutes from a cold one over a network.
+_CHILD_READY_SECONDS = 600
 
 
 def prepare() -> Settings:
@@ -81,6 +93,7 @@ def run_worker(
 
         mend_reconnecting()
         app = make_app(settings)
+        app.conf.worker_proc_alive_timeout = _CHILD_READY_SECONDS
         app.steps["consumer"].add(renewing_step(settings))
         if settings.site is not None:
             app.steps["consumer"].add(announcing_step(settings, settings.site))
@@ -90,6 +103,9 @@ def run_worker(
             app.steps["consumer"].add(taking_step(slots, queues[0]))
 
         def child_ready(**_: object) -> None:
+            if has_device:
+                for name in _FINETUNES_WITH:
+                    import_module(name)
             this_process()  # which says that it is idle, in the place of one that died
 
         def ready(**_: object) -> None:

@@ -146,13 +146,16 @@ def test_a_turn_is_prepared_while_another_trains_and_trains_while_that_is_upload
 def test_a_process_is_killed_and_neither_its_turn_nor_the_others_is_lost_or_doubled(
     phase: str, world: World, injector: Injector
 ) -> None:
+    uploaded = CrashPoint.COMMIT_UPLOADED
+    before = injector.fired(uploaded)
     if phase == "uploading":
-        injector.arm(CrashPoint.COMMIT_UPLOADED, "hold")
+        injector.arm(uploaded, "hold")
     with slow_training(injector):
         (first, first_pid), (second, second_pid) = one_trains_and_one_waits(world, injector)
         victim, survivor = (second, first) if phase == "waiting" else (first, second)
         if phase == "uploading":
             wait_for_phase(world, second, "training")
+            eventually(lambda: injector.fired(uploaded) > before)
 
         os.kill(second_pid if phase == "waiting" else first_pid, signal.SIGKILL)
 

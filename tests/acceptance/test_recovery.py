@@ -113,11 +113,11 @@ def test_a_redis_that_loses_everything_loses_no_submission_and_doubles_no_turn(
         assert world.queued() == {"finetune": 2, "unacknowledged": 2, "hints": 4}
 
         world.redis.flushdb()
+        eventually(lambda: ("turn_resent", "fusion_worker") in events(world, queued[0]))
     injector.release(CrashPoint.COMMIT_MARKED)
 
     # Then what waited is sent again, and what ran is not run a second time
     world.wait_complete(half, running, *queued)
-    assert {("turn_resent", "fusion_worker")} <= set(events(world, queued[0]))
     assert [world.starts(name) for name in (half, running)] == [1, 1]
 
 
@@ -172,8 +172,8 @@ def test_the_turn_of_a_killed_worker_is_run_again_within_the_lease(
     killed = time.monotonic()
 
     eventually(lambda: ("turn_started", other) in events(world, submission))
-    # A second for two processes that look at most every half second, and for this one.
-    assert time.monotonic() - killed < int(QUICK["COLDFUSION_LEASE_SECONDS"]) + 1
+    # Two seconds for two processes that look at most every half second, and for this one.
+    assert time.monotonic() - killed < int(QUICK["COLDFUSION_LEASE_SECONDS"]) + 2
     world.wait_complete(submission)
 
 
@@ -296,7 +296,8 @@ def test_a_turn_that_cannot_stop_in_time_is_killed_and_run_by_another(
 
 def test_clocks_an_hour_apart_cost_nothing(make_world: MakeWorld) -> None:
     hour = 3600
-    with make_world(**QUICK) as world:
+    # Turns that are longer than the lease
+    with make_world(**QUICK, COLDFUSION_DUTY_CYCLE="0.2") as world:
         world.start_warm("beat", CLOCK_OFFSET_SECONDS=str(hour))
         world.start_warm("fusion_worker", CLOCK_OFFSET_SECONDS=str(-hour))
         world.start_warm("finetune_worker", "finetune0", CLOCK_OFFSET_SECONDS=str(hour))

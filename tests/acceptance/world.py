@@ -167,8 +167,8 @@ class World:
         return Finished(child.exitcode, out.read_text("utf-8"), err.read_text("utf-8"))
 
     def submit(self, *arguments: object, **own: str) -> str:
-        """Submit data and return the id of the submission."""
-        done = self.run("coldfusion-submit", *arguments, "--json", **own)
+        """Submit data, by a warm command, and return the id of the submission."""
+        done = self.run_warm("submit", *arguments, "--json", **own)
         return str(done.json()["submission"])
 
     # --- processes ----------------------------------------------------------------------------

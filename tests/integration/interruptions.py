@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 
 from coldfusion_queue.errors import StoreUnavailableError
-from coldfusion_queue.intake.prepare import prepare_dataset
-from coldfusion_queue.intake.upload import upload_dataset
 from coldfusion_queue.records import (
     BaseVersion,
     Contribution,
@@ -22,7 +20,7 @@ from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings
 from coldfusion_queue.turn import TurnInterrupted, never_stop, run_turn
 from tests.integration.conftest import Contribute
-from tests.rows import rows, write_rows
+from tests.integration.submitting import committed, upload_rows
 from tests.watching import StopAt, ignore
 
 __all__ = [
@@ -80,9 +78,7 @@ class Bench:
         return caught.value
 
     def committed(self, submission: Submission) -> Contribution:
-        found = self.repository.contributions.find(name_of(submission))
-        assert found is not None
-        return found
+        return committed(self.repository, submission)
 
     def publish(self) -> BaseVersion:
         """Somebody else's contribution becomes a new base version."""
@@ -114,14 +110,9 @@ def open_bench(
     repository: Repository, settings: Settings, contribute: Contribute, directory: Path
 ) -> Bench:
     """A bench in a repository; ``directory`` is empty."""
-    data = directory / "data"
-    data.mkdir()
-    for split in ("train", "validation"):
-        write_rows(data / f"{split}.jsonl", rows("single"))
-    prepared = prepare_dataset(str(data), work_dir=directory)
-    dataset = upload_dataset(repository.store, repository.keys, prepared)
+    dataset_id = upload_rows(repository, directory, splits=("train", "validation"))
     own = settings.model_copy(update={"device": "cpu"})
-    return Bench(repository, own, dataset.dataset_id, contribute, directory)
+    return Bench(repository, own, dataset_id, contribute, directory)
 
 
 def events(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -12,8 +12,6 @@ from coldfusion_queue import crash_points
 from coldfusion_queue.audit import audit
 from coldfusion_queue.crash_points import CrashPoint
 from coldfusion_queue.errors import AccessDeniedError
-from coldfusion_queue.intake.prepare import prepare_dataset
-from coldfusion_queue.intake.upload import upload_dataset
 from coldfusion_queue.records import Contribution, Hyperparameters, SiteData, Submission
 from coldfusion_queue.repository.collecting import collect_garbage
 from coldfusion_queue.repository.fusing import fuse_once
@@ -23,6 +21,7 @@ from coldfusion_queue.settings import Settings
 from coldfusion_queue.turn import TurnInterrupted, run_turn
 from tests.integration.conftest import Contribute
 from tests.integration.interruptions import away, events
+from tests.integration.submitting import upload_rows
 from tests.rows import rows, write_rows
 from tests.watching import StopAt, ignore
 
@@ -69,12 +68,7 @@ class Bench:
 
     def _dataset(self, kind: str) -> str:
         if kind not in self._dataset_ids:
-            work_dir = self._directory / kind
-            work_dir.mkdir()
-            data = write_rows(self._directory / f"{kind}.jsonl", rows(kind))
-            prepared = prepare_dataset(str(data), work_dir=work_dir)
-            record = upload_dataset(self.repository.store, self.repository.keys, prepared)
-            self._dataset_ids[kind] = record.dataset_id
+            self._dataset_ids[kind] = upload_rows(self.repository, self._directory, kind)
         return self._dataset_ids[kind]
 
 
@@ -104,7 +98,7 @@ def test_a_new_submission_goes_on_with_the_contributors_head_of_that_dataset(ben
     "other",
     [
         pytest.param({"contributor": "b"}, id="another-contributor"),
-        pytest.param({"kind": "regression"}, id="another-dataset"),
+        pytest.param({"kind": "pair"}, id="another-dataset"),
         pytest.param({"head": "fresh"}, id="told-to-begin-afresh"),
     ],
 )

@@ -189,13 +189,15 @@ def test_checkpoints_that_cannot_be_deleted_fail_no_turn_and_a_second_delivery_d
 def test_an_attempt_that_lost_deletes_checkpoints_too(bench: Bench) -> None:
     submission = bench.submit()
     bench.interrupt(submission, 3)
+    left = bench.work_dir / "left.safetensors"
+    left.write_bytes(b"a state")
 
     def report(phase: Phase, *_: object) -> None:
         if phase is Phase.UPLOADING:  # another worker was faster
             run_turn(bench.repository, bench.settings, submission, 1, ignore)
             bench.repository.checkpoints.save(
                 name_of(submission),
-                bench.work_dir / "data" / "train.jsonl",
+                left,
                 base=bench.repository.ledger.base_version(),
                 step=5,
                 num_steps=NUM_STEPS,

@@ -11,8 +11,6 @@ from safetensors.numpy import load_file
 
 from coldfusion_queue.audit import audit
 from coldfusion_queue.cli.common import parse_settings
-from coldfusion_queue.intake.prepare import prepare_dataset
-from coldfusion_queue.intake.upload import upload_dataset
 from coldfusion_queue.records import Contribution, Hyperparameters, Outcome, Rule, Submission
 from coldfusion_queue.repository.fusing import fuse_once
 from coldfusion_queue.repository.policy import change_policy
@@ -20,7 +18,7 @@ from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings
 from coldfusion_queue.turn import TurnInterrupted, run_turn
 from tests.integration.conftest import Contribute, Tensors
-from tests.rows import rows, write_rows
+from tests.integration.submitting import committed, upload_rows
 from tests.watching import StopAt, ignore
 
 QUICK = ["epochs=1", "batch_size=8", "learning_rate=1e-3", "max_length=32", "head=fresh"]
@@ -32,27 +30,17 @@ Submit = Callable[..., Submission]
 @pytest.fixture
 def submit(repository: Repository, tmp_path: Path) -> Submit:
     """``submit(*pairs)``: a submission with the hyperparameters of ``--set``."""
-    write_rows(tmp_path / "train.jsonl", rows("single"))
-    work_dir = tmp_path / "work"
-    work_dir.mkdir()
-    prepared = prepare_dataset(str(tmp_path / "train.jsonl"), work_dir=work_dir)
-    dataset = upload_dataset(repository.store, repository.keys, prepared)
+    dataset_id = upload_rows(repository, tmp_path)
 
     def make(*pairs: str, turns: int = 1) -> Submission:
         return repository.submissions.create(
             "a",
-            dataset_id=dataset.dataset_id,
+            dataset_id=dataset_id,
             turns=turns,
             hyperparameters=parse_settings(Hyperparameters, pairs),
         )
 
     return make
-
-
-def contribution_of(repository: Repository, submission: Submission, turn: int) -> Contribution:
-    found = repository.contributions.find(f"{submission.submission_id}.t{turn:05d}")
-    assert found is not None
-    return found
 
 
 @pytest.fixture
@@ -84,7 +72,7 @@ def test_adapters_and_full_finetunes_are_fused_into_the_mean_of_their_deltas_and
     submissions = [submit(*LORA, "seed=1"), submit(*LORA, "seed=2"), submit(*QUICK)]
     for submission in submissions:
         run_turn(repository, exact, submission, 1, ignore)
-    contributions = [contribution_of(repository, each, 1) for each in submissions]
+    contributions = [committed(repository, each, 1) for each in submissions]
     assert [each.form for each in contributions] == ["low_rank", "low_rank", "delta"]
     assert contributions[0].shared.num_bytes < contributions[2].shared.num_bytes / 2
 
@@ -117,9 +105,9 @@ def test_an_operator_can_have_adapters_merged(
     run_turn(repository, settings, submission, 1, ignore)
     run_turn(repository, own, merged, 1, ignore)
 
-    contribution = contribution_of(repository, merged, 1)
+    contribution = committed(repository, merged, 1)
     assert contribution.form == form
-    factors, base = read_delta(contribution_of(repository, submission, 1)), read_model(0)
+    factors, base = read_delta(committed(repository, submission, 1)), read_model(0)
     for name, tensor in read_delta(contribution).items():
         delta = tensor - base[name] if form == "full" else tensor
         np.testing.assert_allclose(delta, factors.get(name, np.zeros(())), rtol=0, atol=1e-6)
@@ -142,8 +130,7 @@ def test_a_turn_of_adapters_that_was_interrupted_goes_on_from_a_small_checkpoint
 
     for turn in (1, 2):
         digests = {
-            contribution_of(repository, each, turn).shared.digest
-            for each in (expected, interrupted)
+            committed(repository, each, turn).shared.digest for each in (expected, interrupted)
         }
         assert len(digests) == 1, turn
 

@@ -12,8 +12,6 @@ from safetensors.numpy import load_file
 
 from coldfusion_queue.audit import audit
 from coldfusion_queue.fusion.quantised import decode_elements
-from coldfusion_queue.intake.prepare import prepare_dataset
-from coldfusion_queue.intake.upload import upload_dataset
 from coldfusion_queue.records import Contribution, Hyperparameters, Submission
 from coldfusion_queue.repository.committing import Contributions
 from coldfusion_queue.repository.fusing import fuse_once
@@ -22,7 +20,7 @@ from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings
 from coldfusion_queue.turn import run_turn
 from tests.integration.conftest import Contribute
-from tests.rows import rows, write_rows
+from tests.integration.submitting import committed, upload_rows
 from tests.watching import ignore
 
 QUICK = Hyperparameters(epochs=1, batch_size=8, learning_rate=1e-3, max_length=32, head="fresh")
@@ -31,15 +29,11 @@ TURNS = 4
 
 @pytest.fixture
 def submit(repository: Repository, tmp_path: Path) -> Callable[..., Submission]:
-    write_rows(tmp_path / "train.jsonl", rows("single"))
-    work_dir = tmp_path / "work"
-    work_dir.mkdir()
-    prepared = prepare_dataset(str(tmp_path / "train.jsonl"), work_dir=work_dir)
-    dataset = upload_dataset(repository.store, repository.keys, prepared)
+    dataset_id = upload_rows(repository, tmp_path)
 
     def make(turns: int = TURNS) -> Submission:
         return repository.submissions.create(
-            "a", dataset_id=dataset.dataset_id, turns=turns, hyperparameters=QUICK
+            "a", dataset_id=dataset_id, turns=turns, hyperparameters=QUICK
         )
 
     return make
@@ -48,12 +42,6 @@ def submit(repository: Repository, tmp_path: Path) -> Callable[..., Submission]:
 @pytest.fixture
 def quantised(settings: Settings) -> Settings:
     return settings.model_copy(update={"contribution_dtype": "quantised"})
-
-
-def contribution_of(repository: Repository, submission: Submission, turn: int) -> Contribution:
-    found = repository.contributions.find(f"{submission.submission_id}.t{turn:05d}")
-    assert found is not None
-    return found
 
 
 class Reader:
@@ -77,8 +65,7 @@ class Reader:
 
     def total(self, submission: Submission, turns: int = TURNS) -> np.ndarray:
         return sum(
-            self.read(contribution_of(self._repository, submission, turn))
-            for turn in range(1, turns + 1)
+            self.read(committed(self._repository, submission, turn)) for turn in range(1, turns + 1)
         )
 
 
@@ -114,8 +101,8 @@ def test_over_turns_a_standing_contributor_sends_what_it_learned(
         run_turn(repository, away, forgetful, turn, ignore)
     run(repository, quantised, fed_back)
 
-    contribution = contribution_of(repository, fed_back, 1)
-    plain_bytes = contribution_of(repository, plain, 1).shared.num_bytes
+    contribution = committed(repository, fed_back, 1)
+    plain_bytes = committed(repository, plain, 1).shared.num_bytes
     assert contribution.form == "quantised"
     assert contribution.shared.num_bytes < plain_bytes / 8
     true = reader.total(plain)
@@ -152,9 +139,7 @@ def test_a_turn_that_is_run_again_after_a_crash_uses_the_last_residual_once(
         run_turn(repository, quantised, crashing, turn, ignore)
 
     for turn in range(1, TURNS + 1):
-        digests = {
-            contribution_of(repository, each, turn).shared.digest for each in (expected, crashing)
-        }
+        digests = {committed(repository, each, turn).shared.digest for each in (expected, crashing)}
         assert len(digests) == 1, turn
     assert residuals(quantised) == []
 

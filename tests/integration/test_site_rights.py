@@ -78,7 +78,9 @@ def test_a_sites_worker_asks_the_store_for_no_more_than_the_page_says(
     # Given one submission of good data and one of bad
     write_rows(tmp_path / "good.jsonl", rows("single"))
     (tmp_path / "bad.jsonl").write_text("{")
-    at_site = settings.model_copy(update={"site": SITE, "site_data_dir": tmp_path})
+    at_site = settings.model_copy(
+        update={"site": SITE, "site_data_dir": tmp_path, "checkpoint_seconds": 1e-9}
+    )
     bench = open_bench(repository, at_site, monkeypatch)
     bench.queue = f"finetune.{SITE}"
     monkeypatch.setattr(turns, "run_turn", run_turn)

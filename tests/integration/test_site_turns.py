@@ -26,6 +26,7 @@ from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings
 from coldfusion_queue.turn import TurnInterrupted, run_turn
 from tests.integration.deliveries import NAME, Bench, messages, open_bench, raises
+from tests.integration.submitting import committed
 from tests.rows import rows, write_rows
 from tests.watching import StopAt, ignore
 
@@ -81,13 +82,14 @@ def test_a_turn_is_sent_to_the_queue_of_its_site_alone_however_it_is_sent(
 
 
 def test_a_lost_redis_loses_nothing_of_a_site_that_the_next_message_needs(
-    sender: TurnSender, client: redis.Redis
+    sender: TurnSender, client: redis.Redis, settings: Settings
 ) -> None:
     sender.send("s", 1, SITE)
     client.flushdb()
 
     assert sender.send("s", 1, SITE)
     assert len(messages(client, QUEUE)) == 1
+    assert finetune_queues(client, RedisKeys(settings.repository)) == ["finetune", QUEUE]
 
 
 def test_a_message_of_a_site_is_lost_only_if_it_is_neither_queued_there_nor_taken(
@@ -280,6 +282,8 @@ def test_a_head_goes_on_only_if_its_outputs_mean_the_same_classes(
     afresh = [item for item in caplog.records if getattr(item, "event", "") == "head_afresh"]
     assert [word for word in told if word in afresh[0].message] == told if told else not afresh
     assert len(afresh) == len(told)
+    before = committed(repository, submission).contribution_id
+    assert committed(repository, submission, 2).previous_head == (None if told else before)
 
 
 def test_without_memory_a_head_of_another_number_of_classes_is_begun_afresh_and_that_is_told(
@@ -346,12 +350,6 @@ def site_bench(
     bench.queue = QUEUE
     bench.site_data = SiteData(site=SITE, path="notes")
     return bench
-
-
-def committed(repository: Repository, submission: Submission, turn: int = 1) -> Contribution:
-    found = repository.contributions.find(f"{submission.submission_id}.t{turn:05d}")
-    assert found is not None
-    return found
 
 
 def head_of(

@@ -16,8 +16,6 @@ from safetensors.torch import load_file as load_torch_file
 
 from coldfusion_queue.audit import audit
 from coldfusion_queue.errors import TrainingFailedError
-from coldfusion_queue.intake.prepare import prepare_dataset
-from coldfusion_queue.intake.upload import upload_dataset
 from coldfusion_queue.records import Contribution, Hyperparameters, Submission
 from coldfusion_queue.repository.fusing import fuse_once
 from coldfusion_queue.repository.repository import Repository
@@ -25,7 +23,7 @@ from coldfusion_queue.repository.submissions import SubmissionState
 from coldfusion_queue.settings import Settings
 from coldfusion_queue.store import Store
 from coldfusion_queue.turn import Phase, TurnOutcome, run_turn
-from tests.rows import rows, write_rows
+from tests.integration.submitting import committed, upload_rows
 from tests.watching import ignore
 
 Submit = Callable[..., Submission]
@@ -41,16 +39,9 @@ def submit(repository: Repository, tmp_path: Path) -> Submit:
     def make(
         kind: str = "single", turns: int | None = 2, hyperparameters: Hyperparameters = QUICK
     ) -> Submission:
-        data = tmp_path / f"{kind}-data"
-        data.mkdir(exist_ok=True)
-        for split in ("train", "validation"):
-            write_rows(data / f"{split}.jsonl", rows(kind))
-        work_dir = tmp_path / "work"
-        work_dir.mkdir(exist_ok=True)
-        prepared = prepare_dataset(str(data), work_dir=work_dir)
-        dataset = upload_dataset(repository.store, repository.keys, prepared)
+        dataset_id = upload_rows(repository, tmp_path, kind, ("train", "validation"))
         return repository.submissions.create(
-            kind, dataset_id=dataset.dataset_id, turns=turns, hyperparameters=hyperparameters
+            kind, dataset_id=dataset_id, turns=turns, hyperparameters=hyperparameters
         )
 
     return make
@@ -66,12 +57,6 @@ def fetch(
         name: (value.float() if value.is_floating_point() else value).numpy()
         for name, value in load_torch_file(path).items()
     }
-
-
-def committed(repository: Repository, submission: Submission, turn: int = 1) -> Contribution:
-    found = repository.contributions.find(f"{submission.submission_id}.t{turn:05d}")
-    assert found is not None
-    return found
 
 
 @pytest.mark.parametrize(

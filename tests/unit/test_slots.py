@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -102,13 +103,27 @@ def test_what_is_claimed_leaves_no_file(slots: Slots) -> None:
     assert list(slots.directory.iterdir()) == []
 
 
-def test_a_wait_is_in_vain_after_twice_the_time_and_each_turn_counts_its_own() -> None:
-    slots = Slots(Path("/nowhere"), 2, 0.0)
-    slot = Slot(slots, 0)
-    assert not slot.is_in_vain()
-    slot._waiting_since = time.monotonic() - 0.01
+def test_a_wait_is_in_vain_after_twice_the_time_and_each_turn_counts_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    clock = SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr("coldfusion_queue.queue.slots.time", clock)
+    slots = Slots(tmp_path, 2, 1.0)
+    slot, other = Slot(slots, 0), Slot(slots, 1)
+    with other.turn("other"):
+        assert other.take()
+        with slot.turn("first"):
+            assert (slot.is_in_vain(), slot.take()) == (False, False)
+            now = 101.9
+            assert (slot.take(), slot.is_in_vain()) == (False, False)
+            now = 102.1
+            assert slot.is_in_vain()
 
-    assert slot.is_in_vain()
+        with slot.turn("second"):
+            assert (slot.take(), slot.is_in_vain()) == (False, False)
+            now = 104.2
+            assert slot.is_in_vain()
 
 
 def test_the_time_for_which_the_device_is_held_is_counted_once(slots: Slots) -> None:

@@ -13,9 +13,10 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
+from coldfusion_queue.finetune.files import open_base
 from tests.conftest import CORPUS
 
-__all__ = ["FAMILIES", "POSITIONS", "Family", "save"]
+__all__ = ["FAMILIES", "POSITIONS", "Family", "save", "tensors_of"]
 
 #: Tokens that every model here can tell the places of.
 POSITIONS = 64
@@ -198,3 +199,9 @@ FAMILIES = (
         lambda tokenizer: transformers.LlamaConfig(vocab_size=len(tokenizer), **_CAUSAL),
     ),
 )
+
+
+def tensors_of(directory: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a base version or of a model in its own form."""
+    with open_base(directory) as base:
+        return {name: base[name] for name in base.names}

@@ -62,6 +62,7 @@ def test_a_head_that_cannot_be_used_leaves_the_fresh_one(
     damage: str, make_model: Callable[..., SequenceModel], path: Path
 ) -> None:
     model = make_model()
+    before = model.head.weight.detach().clone()
     head = load_file(path)
     if damage == "nan":
         head["weight"][1, 3] = torch.nan
@@ -72,6 +73,7 @@ def test_a_head_that_cannot_be_used_leaves_the_fresh_one(
         save_head_like(path, {name: value[:1].clone() for name, value in head.items()})
 
     assert not load_head(model, LABELS, path)
+    assert torch.equal(model.head.weight, before)
 
 
 def save_head_like(path: Path, head: dict[str, torch.Tensor]) -> None:

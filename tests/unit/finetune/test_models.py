@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModel
 
-from coldfusion_queue.finetune.files import open_base
 from coldfusion_queue.finetune.model import load_body
 from coldfusion_queue.finetune.pretrained import export_pretrained
 from coldfusion_queue.finetune.request import FinetuneRequest
@@ -21,7 +20,7 @@ from coldfusion_queue.finetune.training import FinetuneInterrupted, Progress
 from coldfusion_queue.records import Hyperparameters
 from coldfusion_queue.settings import load_settings
 from tests.unit.finetune.conftest import request_on
-from tests.unit.finetune.families import FAMILIES, Family, save
+from tests.unit.finetune.families import FAMILIES, Family, save, tensors_of
 from tests.watching import StopAt, ignore
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "data" / "debian_language" / "train.jsonl"
@@ -93,11 +92,6 @@ def uninterrupted(turn: FinetuneRequest, tmp_path_factory: pytest.TempPathFactor
 def run(request: FinetuneRequest, work_dir: Path) -> Files:
     result = finetune(request, SETTINGS, work_dir, ignore)
     return result.shared.read_bytes(), result.head.read_bytes()
-
-
-def tensors_of(directory: Path) -> dict[str, Tensor]:
-    with open_base(directory) as base:
-        return {name: base[name] for name in base.names}
 
 
 def unseen_by_the_head(body: torch.nn.Module) -> set[str]:

@@ -73,16 +73,26 @@ def test_pieces_add_up_to_the_gradients_of_the_batch(
         assert close > (0.98 if rough else 1 - 1e-5) or expected[name].norm() < 1e-5, name
 
 
-def test_the_loss_is_the_mean_over_the_examples(
+def test_the_loss_is_the_mean_over_the_examples_and_the_gradients_are_of_that(
     model: SmallMemory, data: TokenizedExamples
 ) -> None:
     indices = list(range(9))
-    outputs = Passes(model, CPU, "float32", 10**6).predict(data)
-    expected = torch.nn.functional.cross_entropy(outputs[indices], data.labels[indices])
 
-    loss, _ = gradients(model, lambda: Passes(model, CPU, "float32", 40).gradients(data, indices))
+    def mean_loss() -> Tensor:
+        outputs = model(data.batch(indices))
+        loss = torch.nn.functional.cross_entropy(outputs, data.labels[indices])
+        loss.backward()
+        return loss.detach()
 
-    assert loss == pytest.approx(float(expected), rel=1e-5)
+    expected_loss, expected = gradients(model, mean_loss)
+
+    loss, found = gradients(
+        model, lambda: Passes(model, CPU, "float32", 40).gradients(data, indices)
+    )
+
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-6)
 
 
 def test_predictions_do_not_depend_on_the_pieces_and_leave_the_mode(

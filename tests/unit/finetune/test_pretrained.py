@@ -9,24 +9,17 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import Tensor
 
 from coldfusion_queue.errors import IncompatibleModelError
-from coldfusion_queue.finetune.files import open_base
 from coldfusion_queue.finetune.pretrained import export_pretrained, save_recycled
 from coldfusion_queue.finetune.run import finetune
 from coldfusion_queue.settings import Settings
 from tests.unit.finetune.conftest import MakeRequest
-from tests.unit.finetune.families import FAMILIES, Family, save
+from tests.unit.finetune.families import FAMILIES, Family, save, tensors_of
 from tests.watching import ignore
 
 ENCODERS = [family for family in FAMILIES if family.name not in {"Qwen2", "Llama"}]
 DECODERS = [family for family in FAMILIES if family.name in {"Qwen2", "Llama"}]
-
-
-def tensors_of(directory: Path) -> dict[str, Tensor]:
-    with open_base(directory) as base:
-        return {name: base[name] for name in base.names}
 
 
 @pytest.mark.parametrize("family", ENCODERS, ids=lambda family: family.name)

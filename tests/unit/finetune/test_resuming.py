@@ -178,6 +178,20 @@ def test_the_loss_that_is_recorded_is_the_mean_over_the_last_epochs_examples(
     assert metrics["train_loss"] == pytest.approx(sum(losses[-3:]) / 20, rel=1e-6)
 
 
+def test_the_bits_are_the_same_with_two_threads_as_well(
+    make_request: MakeRequest, quick_settings: Settings, tmp_path: Path
+) -> None:
+    request = make_request()
+    two = quick_settings.model_copy(update={"torch_threads": 2})
+    try:
+        expected = finish(request, two, tmp_path)
+        assert torch.get_num_threads() == 2
+
+        assert interrupted_at(request, two, tmp_path, (2, 7)) == expected
+    finally:
+        torch.set_num_threads(1)
+
+
 def test_the_rate_after_an_interruption_counts_what_this_worker_did(
     make_request: MakeRequest,
     quick_settings: Settings,
