@@ -21,7 +21,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import pairwise
@@ -81,8 +81,9 @@ def run(
     create_repository(repository, str(pretrained_dir()), policy, quiet=True)
     submissions = submit(repository, settings, work_dir, num_turns, recipe)
     log = work_dir / f"{processes}.log"
-    with worker(own, work_dir, log):
+    with worker(own, work_dir, log) as check:
         while not all(is_complete(repository, name) for name in submissions):
+            check()
             fuse_once(repository, settings)
             time.sleep(0.5)
     intervals = busy_intervals(log)
@@ -118,20 +119,25 @@ def submit(
 
 
 @contextmanager
-def worker(variables: Mapping[str, str], directory: Path, log: Path) -> Iterator[None]:
+def worker(
+    variables: Mapping[str, str], directory: Path, log: Path
+) -> Iterator[Callable[[], None]]:
     """A finetune worker while the block runs.
 
-    Raises:
-        SystemExit: it ended by itself, or the block took an hour.
+    Yields:
+        To be called now and then; raises SystemExit if the worker ended, or after an hour.
     """
     environment = {**os.environ, **variables, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "workers.finetune_worker"]
     record = start("finetune", command, environment, directory, log, die_with_parent=True)
     begun = time.monotonic()
-    try:
-        yield
+
+    def check() -> None:
         if not is_running(record) or time.monotonic() - begun > _PATIENCE_SECONDS:
             raise SystemExit(f"the worker did not go through with it:\n{last_lines(log)}")
+
+    try:
+        yield check
     finally:
         stop([record], 5)
 

@@ -31,7 +31,7 @@ class LocalCache:
     """
 
     def __init__(self, directory: Path, limit_bytes: int) -> None:
-        self._directory = directory
+        self.directory = directory
         self._limit_bytes = limit_bytes
 
     @contextmanager
@@ -46,9 +46,9 @@ class LocalCache:
         Raises:
             OSError: the disk is full or not writable.
         """
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self.directory.mkdir(parents=True, exist_ok=True)
         with self._lock(name, fcntl.LOCK_SH):
-            path = self._directory / name
+            path = self.directory / name
             if not path.is_dir():
                 self._fill(path, fill)
             os.utime(path)
@@ -56,7 +56,7 @@ class LocalCache:
         self._shrink()
 
     def _fill(self, path: Path, fill: Callable[[Path], None]) -> None:
-        partial = Path(tempfile.mkdtemp(dir=self._directory, prefix=_PARTIAL))
+        partial = Path(tempfile.mkdtemp(dir=self.directory, prefix=_PARTIAL))
         try:
             fill(partial)
             partial.chmod(0o755)
@@ -76,7 +76,7 @@ class LocalCache:
         """
         now = time.time()
         entries: list[tuple[float, int, Path]] = []
-        for path in self._directory.iterdir():
+        for path in self.directory.iterdir():
             with suppress(OSError):
                 modified = path.stat().st_mtime
                 if path.name.startswith(_PARTIAL) and now - modified > _ABANDONED_SECONDS:
@@ -102,7 +102,7 @@ class LocalCache:
 
     @contextmanager
     def _lock(self, name: str, operation: int) -> Iterator[None]:
-        with (self._directory / f".{name}.lock").open("w") as file:
+        with (self.directory / f".{name}.lock").open("w") as file:
             fcntl.flock(file, operation)
             yield
 

@@ -12,20 +12,16 @@ Hence nothing here raises, and a worker on another machine simply begins without
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-import time
 from contextlib import suppress
 from pathlib import Path
 
+from coldfusion_queue.abandoned import remove_abandoned
 from coldfusion_queue.names import new_attempt
 
 __all__ = ["Residuals"]
 
 log = logging.getLogger(__name__)
-
-#: Seconds without a turn after which a submission's residual goes: it ended on another machine.
-_ABANDONED_SECONDS = 30 * 24 * 3600
 
 
 class Residuals:
@@ -55,7 +51,7 @@ class Residuals:
 
     def keep(self, path: Path, submission_id: str, turn: int, digest: str) -> None:
         """Keep a residual, before its contribution is committed."""
-        self._remove_abandoned()
+        remove_abandoned(self._directory)
         target = self._path(submission_id, turn, digest)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -81,9 +77,3 @@ class Residuals:
 
     def _path(self, submission_id: str, turn: int, digest: str) -> Path:
         return self._directory / submission_id / f"{turn:05d}-{digest}"
-
-    def _remove_abandoned(self) -> None:
-        with suppress(OSError):
-            for entry in os.scandir(self._directory):
-                if time.time() - entry.stat().st_mtime > _ABANDONED_SECONDS:
-                    shutil.rmtree(entry.path, ignore_errors=True)

@@ -71,7 +71,7 @@ class TurnAttempt:
             try:
                 return self._finetune(self.checkpoints.base_of(checkpoint), checkpoint)
             except UNUSABLE as error:
-                self.checkpoints.passed_over(checkpoint, error)
+                self.checkpoints.pass_over(checkpoint, error)
         return self._finetune(self.repository.ledger.base_version(), None)
 
     def _finetune(self, base: BaseVersion, checkpoint: Checkpoint | None) -> Finetuned:
@@ -98,6 +98,7 @@ class TurnAttempt:
                             return Finetuned(
                                 self.submission, self.number, base, data.record, files, head_of
                             )
+                del prepared  # or its model would stay while the next one is built
                 base = wanted
 
     def _previous_head(self, checkpoint: Checkpoint | None, *, fits: bool) -> PreviousHead | None:

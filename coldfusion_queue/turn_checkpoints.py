@@ -74,11 +74,16 @@ class TurnCheckpoints:
         log.info("turn resumed", extra={"event": "turn_resumed", **ids})
         return path
 
-    def passed_over(self, checkpoint: Checkpoint, error: ColdFusionError) -> None:
-        """Log why a checkpoint is of no use."""
+    def pass_over(self, checkpoint: Checkpoint, error: ColdFusionError) -> None:
+        """Log why a checkpoint is of no use, and delete it.
+
+        It may have more steps than the next ones, of which those with the most are kept.
+        """
         ids = {"contribution": self.name, "step": checkpoint.step}
         event = {"event": "checkpoint_unusable"}
         log.warning("checkpoint passed over: %s", error, extra=event | ids)
+        with suppress(ColdFusionError):
+            self.repository.checkpoints.delete_one(checkpoint)
 
     def keeper(self, base: BaseVersion, head_of: str | None) -> KeepCheckpoint | None:
         """What saves a state, and deletes those with fewer steps but for one; None of private data.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from coldfusion_queue.errors import ColdFusionError, NotFoundError, RetryableError
+from coldfusion_queue.errors import ColdFusionError, DeviceLostError, NotFoundError, RetryableError
 from coldfusion_queue.logs import configure_logs
 from coldfusion_queue.settings import Settings, load_settings
 from coldfusion_queue.store import Store, check_conditional_writes
@@ -77,6 +78,7 @@ def run_worker(
         has_device: its children take turns at one device; it consumes one queue then.
     """
     with tempfile.TemporaryDirectory(prefix="coldfusion-worker-") as directory:
+        _keep_from_cleaners(directory)
         # The pool's children write their metrics there; read by the server in this process.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
         _serve_metrics(settings)
@@ -88,9 +90,10 @@ def run_worker(
         from coldfusion_queue.queue.reconnecting import mend_reconnecting
         from coldfusion_queue.queue.renewal import renewing_step
         from coldfusion_queue.queue.slots import open_slots
-        from coldfusion_queue.queue.stopping import stop_gently_on_signals
+        from coldfusion_queue.queue.stopping import remember_this_worker, stop_gently_on_signals
         from coldfusion_queue.queue.taking import taking_step
 
+        remember_this_worker()
         mend_reconnecting()
         app = make_app(settings)
         app.conf.worker_proc_alive_timeout = _CHILD_READY_SECONDS
@@ -103,10 +106,9 @@ def run_worker(
             app.steps["consumer"].add(taking_step(slots, queues[0]))
 
         def child_ready(**_: object) -> None:
-            if has_device:
-                for name in _FINETUNES_WITH:
-                    import_module(name)
             this_process()  # which says that it is idle, in the place of one that died
+            if has_device:
+                _prepare_for_finetunes(settings)
 
         def ready(**_: object) -> None:
             stop_gently_on_signals(settings.soft_shutdown_seconds)
@@ -128,6 +130,29 @@ def run_worker(
                 *(["--without-heartbeat"] if settings.site is not None else []),
             ]
         )
+
+
+def _prepare_for_finetunes(settings: Settings) -> None:
+    """Load what a finetune needs; a worker without its device ends before it takes a turn."""
+    for name in _FINETUNES_WITH:
+        import_module(name)
+    from coldfusion_queue.finetune.device import pick_device
+    from coldfusion_queue.queue.stopping import stop_this_worker
+
+    try:
+        pick_device(settings.device)
+    except DeviceLostError as error:
+        log.error("this worker ends: %s", error, extra={"event": "device_lost"})
+        stop_this_worker()
+
+
+def _keep_from_cleaners(directory: str) -> None:
+    """Hold a lock on a directory until this process ends: systemd-tmpfiles passes it over then.
+
+    What no longer changes in it, as the file by whose lock the device is held, would go after ten
+    days.
+    """
+    fcntl.flock(os.open(directory, os.O_RDONLY), fcntl.LOCK_SH)
 
 
 def _serve_metrics(settings: Settings) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from coldfusion_queue.cache import LocalCache
+from coldfusion_queue.disk import disk_errors
 from coldfusion_queue.finetune.development import cut_development, thinned
 from coldfusion_queue.finetune.files import LabelScale
 from coldfusion_queue.finetune.model import load_tokenizer
@@ -115,7 +116,8 @@ class _Encoding:
             write_tokens(examples, self.tokenizer, self.max_length, directory / _TOKENS_FILE)
 
         entry = splits.cache.entry(self._name(splits.dataset, split), fill)
-        directory = opened.enter_context(entry)
+        with disk_errors(splits.cache.directory, "COLDFUSION_HOME"):
+            directory = opened.enter_context(entry)
         return open_tokens(directory / _TOKENS_FILE, self.tokenizer)
 
     def _name(self, dataset: DatasetRecord, split: str) -> str:

@@ -68,6 +68,8 @@ class Meter:
         self._loss = torch.zeros((), device=device)
         self._last = time.monotonic()
         self._then = (0, 0, 0)
+        if device.type == "cuda":  # the peak of this training, not of the one before
+            torch.cuda.reset_peak_memory_stats(device)
         self.step = self.examples = self._tokens = 0
 
     def skip(self, num_examples: int) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from coldfusion_queue.errors import DeviceLostError, TrainingFailedError
 from coldfusion_queue.finetune.adapters import add_adapters
 from coldfusion_queue.finetune.attention import use_fast_attention
 from coldfusion_queue.finetune.data import FinetuneData, Splits, load_data
@@ -27,6 +26,7 @@ from coldfusion_queue.finetune.progress import Progress
 from coldfusion_queue.finetune.request import FinetuneRequest, FinetuneResult
 from coldfusion_queue.finetune.saving import IntervalSaver
 from coldfusion_queue.finetune.scoring import score
+from coldfusion_queue.finetune.torch_errors import explained
 from coldfusion_queue.finetune.training import (
     Checkpointing,
     TrainingOptions,
@@ -86,19 +86,11 @@ def prepare(
     try:
         with ExitStack() as opened:
             yield PreparedFinetune(request, settings, options, work_dir, opened)
-    except torch.AcceleratorError as error:
-        raise DeviceLostError(str(options.device), str(error).splitlines()[0]) from error
     except RuntimeError as error:
-        if not _is_of_the_compiler(error):
+        ours = explained(error, options.device, is_private=request.is_private)
+        if ours is None:
             raise
-        problem = f"torch.compile failed: {str(error).splitlines()[0]}"
-        remedy = "unset COLDFUSION_COMPILE on this worker, or install a C++ compiler"
-        raise TrainingFailedError("this finetune", problem, remedy) from error
-
-
-def _is_of_the_compiler(error: RuntimeError) -> bool:
-    # By name: to import these modules takes seconds.
-    return type(error).__module__.startswith(("torch._dynamo.", "torch._inductor."))
+        raise ours from error
 
 
 def _options(settings: Settings) -> TrainingOptions:

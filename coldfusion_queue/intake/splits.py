@@ -160,7 +160,7 @@ def _check_file(path: Path, shown: str) -> None:
         problem = "it is neither a regular file nor a folder"
         raise InvalidDatasetError(shown, problem, f"give a {_SHOWN_EXTENSIONS} file")
     if path.suffix.lower() not in EXTENSIONS:
-        problem = f"its extension is {path.suffix!r}, expected {_SHOWN_EXTENSIONS}"
+        problem = f"its extension is {printable(path.suffix)!r}, expected {_SHOWN_EXTENSIONS}"
         raise InvalidDatasetError(shown, problem, "convert it, or correct its extension")
     if size == 0:
         problem = "it is empty, expected labelled examples"

@@ -15,14 +15,19 @@ import signal
 import threading
 from types import FrameType
 
-__all__ = ["is_stopping", "stop_gently_on_signals", "stop_this_worker"]
+__all__ = [
+    "is_stopping",
+    "remember_this_worker",
+    "stop_gently_on_signals",
+    "stop_this_worker",
+]
 
 log = logging.getLogger(__name__)
 
 #: Anonymous shared memory, made before the pool forks; a lock is not needed for one byte.
 _flag = mmap.mmap(-1, 1)
 
-#: The parent of the pool, once it can be told to stop; its children inherit the number.
+#: The parent of the pool; its children inherit the number.
 _worker: int | None = None
 
 
@@ -40,9 +45,13 @@ def stop_gently_on_signals(grace_seconds: float) -> None:
     Args:
         grace_seconds: after which the running task is killed and put back on the queue.
     """
-    global _worker
     for number in (signal.SIGTERM, signal.SIGINT):
         _wrap(number, grace_seconds)
+
+
+def remember_this_worker() -> None:
+    """Say that this process is a worker's parent; call it before the pool forks."""
+    global _worker
     _worker = os.getpid()
 
 

@@ -217,6 +217,7 @@ class TurnDelivery:
             opened = Repository.open(self.process.settings, name=self.repository)
             if self._is_next(opened, opened.submissions.get(self.submission_id)):
                 opened.submissions.fail(self.submission_id, self.turn, error)
+                self._forget()
                 self._log("turn_failed", f"turn failed: {error}", level=logging.ERROR)
         except RetryableError:
             self._log("turn_given_up", f"turn given up for now: {error}", level=logging.ERROR)
@@ -249,12 +250,15 @@ class TurnDelivery:
                 sender.send(self.submission_id, status.next_turn, submission.site)
                 return
             repository.submissions.close(self.submission_id)
-            Residuals(self.process.settings.residuals_dir).forget(self.submission_id)
-            if submission.site is not None:
-                SiteLabels(self.process.settings.site_labels_dir).forget(self.submission_id)
+            self._forget()
             reach(CrashPoint.SUBMISSION_CLOSED)
         except RetryableError as error:
             self._log("next_turn_put_off", f"left to reconcile: {error}", level=logging.WARNING)
+
+    def _forget(self) -> None:
+        """Delete what this machine remembers of a submission that is over."""
+        Residuals(self.process.settings.residuals_dir).forget(self.submission_id)
+        SiteLabels(self.process.settings.site_labels_dir).forget(self.submission_id)
 
     def _log(
         self, event: str, message: str, *, level: int = logging.INFO, **numbers: object

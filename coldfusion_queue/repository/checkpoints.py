@@ -111,8 +111,13 @@ class Checkpoints:
         deleted.
         """
         for item in self.all(contribution_id)[_NUM_KEPT:]:
-            self._store.delete([self._keys.checkpoint(contribution_id, item.attempt)])
-            self._store.delete([item.file.key])
+            self.delete_one(item)
+
+    def delete_one(self, checkpoint: Checkpoint) -> None:
+        """Delete a checkpoint, its record first. Idempotent: what is not there is deleted."""
+        key = self._keys.checkpoint(checkpoint.contribution_id, checkpoint.attempt)
+        self._store.delete([key])
+        self._store.delete([checkpoint.file.key])
 
     def _upload(self, key: str, path: Path) -> FileRecord:
         try:

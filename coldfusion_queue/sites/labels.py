@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from coldfusion_queue.abandoned import remove_abandoned
 from coldfusion_queue.names import new_attempt
 
 __all__ = ["SiteLabels"]
@@ -36,6 +37,7 @@ class SiteLabels:
         Raises:
             OSError: the disk is full or not writable.
         """
+        remove_abandoned(self._directory)
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self._path(submission_id, turn)
         path.parent.mkdir(exist_ok=True)

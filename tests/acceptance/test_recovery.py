@@ -177,6 +177,23 @@ def test_the_turn_of_a_killed_worker_is_run_again_within_the_lease(
     world.wait_complete(submission)
 
 
+def test_a_worker_whose_device_is_not_there_ends_and_takes_no_turn(
+    make_world: MakeWorld,
+) -> None:
+    with make_world(**QUICK) as world:
+        submission = world.submit(data(world), *SHORT_TURN)
+
+        world.start_warm("finetune_worker", "finetune0", COLDFUSION_DEVICE="cuda:99")
+
+        eventually(lambda: not world.runs("finetune0"))
+        lost = [item for item in world.events("finetune0") if item.get("event") == "device_lost"]
+        assert lost
+        assert "device cuda:99: it is not there" in lost[0]["message"]
+        world.start_warm("finetune_worker", "finetune1")
+        eventually(lambda: world.state(submission)["state"] == "complete")
+        assert world.starts(submission) == 1
+
+
 def test_a_turn_that_takes_longer_than_the_lease_is_run_once(
     world: World, injector: Injector
 ) -> None:

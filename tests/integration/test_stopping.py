@@ -90,14 +90,16 @@ def test_to_be_told_twice_neither_shortens_the_time_nor_ends_the_task_twice() ->
 
 _CHILD_STOPS_ITS_WORKER = """
 import os, signal, time
-from coldfusion_queue.queue.stopping import stop_gently_on_signals, stop_this_worker
+from coldfusion_queue.queue.stopping import *
 
 stop_this_worker()  # in no worker: nothing happens
 signal.signal(signal.SIGTERM, lambda *_: print("celery SIGTERM", flush=True))
-stop_gently_on_signals(60)
+remember_this_worker()
 if os.fork() == 0:
+    time.sleep(0.2)
     stop_this_worker()
     os._exit(0)
+stop_gently_on_signals(60)  # as Celery has it: when the worker is ready, its pool is there
 os.wait()
 time.sleep(0.1)
 print("over", flush=True)

@@ -14,6 +14,7 @@ from coldfusion_queue.queue.reporting import TurnCancelledError, TurnReporter
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.repository.submissions import SubmissionState
 from coldfusion_queue.settings import Settings
+from coldfusion_queue.sites.labels import SiteLabels
 from coldfusion_queue.store import Store
 from coldfusion_queue.turn import Phase
 from tests.integration.conftest import Contribute
@@ -88,11 +89,14 @@ def test_a_device_that_no_worker_has_is_the_recorded_reason_in_the_end(
 ) -> None:
     monkeypatch.setattr(turns, "stop_this_worker", lambda: None)
     bench.submit().act = raises(DeviceLostError("cuda", "it is not there"))
+    labels = SiteLabels(bench.process.settings.site_labels_dir)
+    labels.keep("s", 1, ["remembered until the submission ends"])
     bench.client.set(bench.keys.retries(NAME), bench.process.settings.task_max_retries)
 
     assert bench.deliver() == "SUCCESS"
 
     assert "device cuda: it is not there" in str(bench.failure())
+    assert labels.find("s", 1) is None
 
 
 def test_the_last_retry_of_a_turn_whose_commit_was_not_heard_of_records_no_failure(

@@ -116,6 +116,21 @@ def test_a_checkpoint_that_cannot_be_used_is_logged_and_the_turn_begins_again(
     assert bench.checkpoints() == []
 
 
+def test_the_checkpoints_of_the_new_beginning_are_kept_though_they_have_fewer_steps(
+    bench: Bench,
+) -> None:
+    submission = bench.submit()
+    for steps in (2, 3):  # two, of 2 and of 5 steps
+        bench.interrupt(submission, steps)
+    for checkpoint in bench.repository.checkpoints.all(name_of(submission)):
+        tensors_replaced(bench, checkpoint)
+
+    assert bench.interrupt(submission, 1).step == 1
+
+    found = bench.repository.checkpoints.all(name_of(submission))
+    assert [item.step for item in found] == [1]
+
+
 def test_an_earlier_checkpoint_serves_where_a_later_one_cannot(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -291,25 +291,3 @@ def test_a_device_that_is_not_there_is_another_workers_chance(
 
     with pytest.raises(DeviceLostError, match=r"device cuda: it is not there; .*COLDFUSION_DEVICE"):
         finetune(make_request(), nowhere, tmp_path, ignore)
-
-
-def test_a_compiler_that_is_not_there_is_the_workers_fault_and_says_what_to_do(
-    make_request: MakeRequest,
-    quick_settings: Settings,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    kind = type("InvalidCxxCompiler", (RuntimeError,), {"__module__": "torch._inductor.exc"})
-
-    def fail(*_: object) -> None:
-        raise kind("No working C++ compiler found\nmore lines")
-
-    request = make_request()
-    monkeypatch.setattr(Passes, "gradients", fail)
-
-    with pytest.raises(TrainingFailedError, match=r"No working C\+\+ .*; unset COLDFUSION_COMPILE"):
-        finetune(request, quick_settings, tmp_path, ignore)
-
-    monkeypatch.setattr(Passes, "gradients", lambda *_: (_ for _ in ()).throw(RuntimeError("own")))
-    with pytest.raises(RuntimeError, match=r"own"):
-        finetune(request, quick_settings, tmp_path, ignore)

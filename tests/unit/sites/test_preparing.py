@@ -218,3 +218,13 @@ def test_beside_a_site_all_names_are_shown_as_ever(settings: Settings, tmp_path:
 
     with pytest.raises(InvalidDatasetError, match=re.escape("text column: 'one', 'two'")):
         prepare_dataset(str(bad), work_dir=tmp_path)
+
+
+def test_where_a_link_leads_is_not_told(settings: Settings) -> None:
+    (data_dir(settings) / f"notes.{CANARY}").write_text("text,label\n", encoding="utf-8")
+    (data_dir(settings) / "notes").symlink_to(f"notes.{CANARY}")
+
+    with pytest.raises(InvalidDatasetError, match=r"site:notes: its extension is") as caught:
+        prepare(settings, "notes")
+
+    assert CANARY not in str(caught.value)
