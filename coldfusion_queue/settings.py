@@ -202,8 +202,9 @@ class Settings(BaseSettings):
     for machines that have other work to do."""
 
     checkpoint_seconds: float | None = Field(600, gt=0)
-    """Seconds from one checkpoint of a running finetune to the next: what is lost at most when its
-    worker dies. None makes one only when the worker is told to stop."""
+    """Seconds from the beginning of one checkpoint of a running finetune to that of the next, or
+    until the last is uploaded if that takes longer; what is not uploaded is lost when the worker
+    dies. None makes one only when the worker is told to stop."""
 
     contribution_form: ContributionChoice = "auto"
     """What a finetune uploads: finetuned minus base parameters (``delta``), or the finetuned

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from coldfusion_queue.errors import DeviceLostError, TrainingFailedError, UsageError
@@ -291,3 +294,27 @@ def test_a_device_that_is_not_there_is_another_workers_chance(
 
     with pytest.raises(DeviceLostError, match=r"device cuda: it is not there; .*COLDFUSION_DEVICE"):
         finetune(make_request(), nowhere, tmp_path, ignore)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore")  # torch warns of itself while it compiles
+def test_a_compiled_finetune_learns_what_one_that_is_not_does(
+    make_request: MakeRequest,
+    quick_settings: Settings,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING, "torch.__trace")  # or most of the time goes into that
+    request = make_request(dropout=0.0)
+    compiled = quick_settings.model_copy(update={"compile": True})
+    frames = torch._dynamo.utils.counters["frames"]
+    frames.clear()
+    expected = load_file(finetune(request, quick_settings, tmp_path, ignore).head)
+
+    assert frames["ok"] == 0
+    found = load_file(finetune(request, compiled, tmp_path, ignore).head)
+
+    assert frames["ok"] > 0
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-2, atol=1e-4)
