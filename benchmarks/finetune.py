@@ -12,6 +12,10 @@ tokenising and loading are done before.
     mfu, mfu_stock             model FLOP utilisation: FLOPs that the tokens need (Kaplan et al.
                                2020, section 2.1, with 3 passes' worth for forward and backward;
                                padding and casts do not count) over the peak of ``peak``
+    checkpoints                with ``--checkpoint-seconds``: how many ours made, all seeds; each is
+                               copied to the host and written to a disk, beside the training
+    checkpoint_share           of our time, for which the training stood still for them
+    checkpoint_slowdown        our time with them over that without: median over the seeds
 
     python -m benchmarks.finetune [--shape roberta-base]
 """
@@ -25,7 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from contextlib import closing, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,12 +41,14 @@ from torch import nn
 from benchmarks.reporting import print_report
 from coldfusion_queue.demo.recipe import data_dir, pretrained_dir
 from coldfusion_queue.finetune.attention import use_fast_attention
+from coldfusion_queue.finetune.checkpoint import TrainingState
 from coldfusion_queue.finetune.device import autocast, pick_device
 from coldfusion_queue.finetune.dropout import use_fast_dropout
 from coldfusion_queue.finetune.embedding import shrink_embedding
 from coldfusion_queue.finetune.model import SequenceModel, load_body, load_tokenizer
 from coldfusion_queue.finetune.optimizer import shrinkage
 from coldfusion_queue.finetune.passes import Passes
+from coldfusion_queue.finetune.saving import IntervalSaver
 from coldfusion_queue.finetune.scoring import score
 from coldfusion_queue.finetune.tokens import TokenizedExamples, tokenize
 from coldfusion_queue.finetune.training import Checkpointing, TrainingOptions, train
@@ -77,6 +83,8 @@ class Setup:
     """Parts of our loop that are not used, to see what they are worth."""
     compiled: bool
     """Whether ours is compiled, each time anew, as ``COLDFUSION_COMPILE`` does."""
+    checkpoint_seconds: float | None
+    """From one of our checkpoints to the next; None makes none."""
 
     def model(self, seed: int) -> SequenceModel:
         """The same parameters for the same seed."""
@@ -96,6 +104,25 @@ class Run:
 
     seconds: float
     accuracy: float
+    num_checkpoints: int = 0
+    checkpoint_seconds: float = 0.0
+    """For which the training stood still."""
+
+
+class TimedSaver(IntervalSaver):
+    """Makes checkpoints, to be thrown away, and counts them and the time that they take."""
+
+    def __init__(self, interval_seconds: float | None, directory: Path) -> None:
+        super().__init__(interval_seconds, directory, lambda *_: None)
+        self.number = 0
+        self.seconds = 0.0
+
+    def save(self, state: TrainingState) -> None:
+        """See ``IntervalSaver``."""
+        started = time.perf_counter()
+        super().save(state)
+        self.seconds += time.perf_counter() - started
+        self.number += 1
 
 
 def random_body(shape: str) -> nn.Module:
@@ -108,7 +135,7 @@ def random_body(shape: str) -> nn.Module:
     return body
 
 
-def run_ours(setup: Setup, seed: int) -> Run:
+def run_ours(setup: Setup, seed: int, work_dir: Path) -> Run:
     model = setup.model(seed)
     left_out = setup.left_out
     if "attention" not in left_out:
@@ -122,14 +149,13 @@ def run_ours(setup: Setup, seed: int) -> Run:
     options = TrainingOptions(setup.device, "bfloat16", token_budget=budget)
     if setup.compiled:
         model.compile(dynamic=True)
-    nowhere = Checkpointing(None, Path("unused"), lambda: False)
-    seconds = timed(
-        setup.device,
-        lambda: train(model, setup.train, setup.recipe, options, seed, lambda _: None, nowhere),
-    )
+    with closing(TimedSaver(setup.checkpoint_seconds, work_dir)) as saver:
+        checkpointing = Checkpointing(None, None, lambda: False, saver)
+        parts = (model, setup.train, setup.recipe, options, seed, lambda _: None, checkpointing)
+        seconds = timed(setup.device, lambda: train(*parts))
     if whole is not None:  # the test split has other tokens
         whole.restore(shrinkage(setup.recipe, num_steps(setup), num_steps(setup)))
-    return Run(seconds, setup.accuracy(model))
+    return Run(seconds, setup.accuracy(model), saver.number, saver.seconds)
 
 
 class Stock(nn.Module):
@@ -252,6 +278,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--leave-out", nargs="+", default=[], choices=_PARTS)
     parser.add_argument("--compile", action="store_true", help="ours alone, with torch.compile")
+    parser.add_argument("--checkpoint-seconds", type=float, help="what do checkpoints cost ours?")
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes")
     options = parser.parse_args(arguments)
     if options.quick:
@@ -289,6 +316,7 @@ def prepared_setup(options: argparse.Namespace, work_dir: Path) -> Setup:
         options.stock_order,
         options.leave_out,
         options.compile,
+        None,
     )
 
 
@@ -296,11 +324,11 @@ def take_turns(setup: Setup, seeds: int, work_dir: Path) -> tuple[list[Run], lis
     """Both loops, seed by seed; once before with little, so that neither pays for what is first."""
     little = replace(setup, train=setup.train.subset(np.arange(min(64, len(setup.train)))))
     run_stock(little, 0, work_dir)
-    run_ours(little, 0)
+    run_ours(little, 0, work_dir)
     ours: list[Run] = []
     stock: list[Run] = []
     for seed in range(seeds):
-        ours.append(run_ours(setup, seed))
+        ours.append(run_ours(setup, seed, work_dir))
         stock.append(run_stock(setup, seed, work_dir))
         print(f"seed {seed}: {ours[-1]}, stock {stock[-1]}", file=sys.stderr)
     return ours, stock
@@ -339,7 +367,26 @@ def report(options: argparse.Namespace, work_dir: Path) -> None:
         mfu=round(speed * needed / limit, 3),
         mfu_stock=round(stock_speed * needed / limit, 3),
         peak=source,
+        **checkpoint_figures(setup, options, ours, work_dir),
     )
+
+
+def checkpoint_figures(
+    setup: Setup, options: argparse.Namespace, without: Sequence[Run], work_dir: Path
+) -> dict[str, float]:
+    """What they cost, beside the trainings without them; nothing if that is not asked for."""
+    if options.checkpoint_seconds is None:
+        return {}
+    setup = replace(setup, checkpoint_seconds=options.checkpoint_seconds)
+    runs = [run_ours(setup, seed, work_dir) for seed in range(options.seeds)]
+    slowdowns = [each.seconds / other.seconds for each, other in zip(runs, without, strict=True)]
+    share = sum(run.checkpoint_seconds for run in runs) / sum(run.seconds for run in runs)
+    return {
+        "checkpoint_seconds": options.checkpoint_seconds,
+        "checkpoints": sum(run.num_checkpoints for run in runs),
+        "checkpoint_share": round(share, 4),
+        "checkpoint_slowdown": round(statistics.median(slowdowns), 3),
+    }
 
 
 def accuracies(ours: Sequence[Run], stock: Sequence[Run]) -> dict[str, float | None]:
