@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import threading
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,10 @@ import torch
 from torch import Tensor, nn
 
 __all__ = ["SequenceModel", "load_body", "load_tokenizer", "num_positions", "pool"]
+
+#: transformers replaces methods of its classes while it loads a model, and puts them back: of two
+#: threads, one puts back what the other had replaced, and tied weights are tied no more.
+_loading = threading.Lock()
 
 Pooling = Literal["mean", "first", "last"]
 
@@ -30,9 +35,10 @@ def load_body(directory: Path) -> nn.Module:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    body: nn.Module = AutoModel.from_pretrained(
-        directory, trust_remote_code=False, local_files_only=True, dtype=torch.float32
-    )
+    with _loading:
+        body: nn.Module = AutoModel.from_pretrained(
+            directory, trust_remote_code=False, local_files_only=True, dtype=torch.float32
+        )
     # Decoders keep keys and values for a next token, of which there is none here.
     body.config.use_cache = False  # type: ignore[union-attr]
     return body

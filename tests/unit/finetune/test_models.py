@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -197,3 +200,25 @@ def test_the_head_that_a_model_came_with_is_nobodys(base_dir: Path, family: Fami
     assert json.loads((base_dir / "config.json").read_text())["architectures"] == [
         f"{family.name}Model"
     ]
+
+
+def test_a_process_loads_one_model_at_a_time_whatever_its_threads(
+    tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = AutoModel.from_pretrained
+    running: list[object] = []
+    at_once: list[int] = []
+
+    def slowly(*arguments: Any, **options: Any) -> object:
+        running.append(arguments)
+        at_once.append(len(running))
+        time.sleep(0.05)
+        loaded = load(*arguments, **options)
+        running.pop()
+        return loaded
+
+    monkeypatch.setattr(AutoModel, "from_pretrained", slowly)
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(load_body, [tiny_model_dir] * 3))
+
+    assert at_once == [1, 1, 1]
