@@ -69,8 +69,8 @@ def test_at_a_site_no_log_has_the_text_of_an_error(
     own = {"site": "a", "site_data_dir": tmp_path} if is_site else {}
     configure_logs(load_settings(log_format=log_format, **own))
 
-    logging.getLogger("any.library").error("it broke", exc_info=caught(tmp_path))
-    logging.getLogger("any.library").error("nothing broke", exc_info=True)
+    logging.getLogger("any.package").error("it broke", exc_info=caught(tmp_path))
+    logging.getLogger("any.package").error("nothing broke", exc_info=True)
 
     text = written.getvalue()
     assert (SECRET in text) == (not is_site)
