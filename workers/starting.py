@@ -16,7 +16,7 @@ from coldfusion_queue.logs import configure_logs
 from coldfusion_queue.settings import Settings, load_settings
 from coldfusion_queue.store import Store, check_conditional_writes
 
-__all__ = ["check_store", "prepare", "run_worker"]
+__all__ = ["check_store", "keep_from_cleaners", "prepare", "run_worker"]
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def run_worker(
         has_device: its children take turns at one device; it consumes one queue then.
     """
     with tempfile.TemporaryDirectory(prefix="coldfusion-worker-") as directory:
-        _keep_from_cleaners(directory)
+        keep_from_cleaners(directory)
         # The pool's children write their metrics there; read by the server in this process.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
         _serve_metrics(settings)
@@ -146,7 +146,7 @@ def _prepare_for_finetunes(settings: Settings) -> None:
         stop_this_worker()
 
 
-def _keep_from_cleaners(directory: str) -> None:
+def keep_from_cleaners(directory: str) -> None:
     """Hold a lock on a directory until this process ends: systemd-tmpfiles passes it over then.
 
     What no longer changes in it, as the file by whose lock the device is held, would go after ten

@@ -41,7 +41,8 @@ class FinetuneRequest:
     should_stop: Callable[[], bool]
     """Asked after each optimizer step but the last."""
     keep: Keep | None
-    """Takes the checkpoints that are made every ``checkpoint_seconds``; None makes none."""
+    """Takes the checkpoints that are made every ``checkpoint_seconds``. None makes none, also when
+    it is told to stop."""
     is_private: bool = False
     """The data is a site's: nothing is written that was worked out from its labels but weights."""
 

@@ -9,7 +9,7 @@ from coldfusion_queue.errors import ColdFusionError, DeviceLostError, TrainingFa
 __all__ = ["explained"]
 
 #: How texts of errors begin that a device's libraries raise as plain ``RuntimeError``.
-_OF_A_DEVICE = ("CUDA error", "cuDNN error", "NCCL error")
+_OF_A_DEVICE = ("CUDA error", "cuDNN error")
 
 
 def explained(

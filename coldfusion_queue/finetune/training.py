@@ -73,7 +73,7 @@ class Checkpointing:
 
 
 class FinetuneInterrupted(Exception):  # noqa: N818 - nothing went wrong
-    """A training was told to stop, and saved its state.
+    """A training was told to stop, and saved its state if that is wanted.
 
     Args:
         path: the file with the state; None if it was not to be saved.
@@ -119,7 +119,8 @@ def train(
         validate: scores the model, more is better; None never stops early.
 
     Raises:
-        FinetuneInterrupted: it was told to stop before the last step; the state is saved.
+        FinetuneInterrupted: it was told to stop before the last step; the state is in
+            ``checkpointing.path``, if there is one.
         TrainingFailedError: the loss is NaN or infinite, or memory holds not even one example.
         InvalidTensorFileError: ``start`` is no state of a training.
         IncompatibleModelError: ``start`` is the state of another training.

@@ -11,6 +11,7 @@ import pytest
 from coldfusion_queue.records import Policy
 from tests.acceptance.refusals import traces
 from tests.acceptance.world import World, open_world
+from tests.injector import Injector
 
 MakeWorld = Callable[..., AbstractContextManager[World]]
 
@@ -40,6 +41,12 @@ def make_empty_world(
         return open_world(servers, tmp_path_factory.mktemp("world"), None, **own)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def injector(tmp_path_factory: pytest.TempPathFactory) -> Injector:
+    """For the workers of one module."""
+    return Injector(tmp_path_factory.mktemp("injector"))
 
 
 @pytest.fixture(scope="module")

@@ -38,11 +38,6 @@ WORKER = "finetune0"
 
 
 @pytest.fixture(scope="module")
-def injector(tmp_path_factory: pytest.TempPathFactory) -> Injector:
-    return Injector(tmp_path_factory.mktemp("injector"))
-
-
-@pytest.fixture(scope="module")
 def warm_world(make_world: MakeWorld, injector: Injector) -> Iterator[World]:
     with make_world(**QUICK) as opened:
         opened.start_warm("fusion_worker")
@@ -251,7 +246,7 @@ def test_a_turn_does_not_wait_at_a_worker_whose_training_is_far_from_its_end(
         world.start_warm("fusion_worker")
         start_worker(world, injector)
         training, _ = begin(world, injector, *LONG_TURN)
-        eventually(lambda: world.progress(training).get("step", 0) > 1)
+        eventually(lambda: world.progress(training).get("step", 0) > 3)
 
         left = world.submit(data(world), *SHORT_TURN)
 

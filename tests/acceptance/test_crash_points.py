@@ -27,11 +27,6 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def injector(tmp_path_factory: pytest.TempPathFactory) -> Injector:
-    return Injector(tmp_path_factory.mktemp("injector"))
-
-
-@pytest.fixture(scope="module")
 def running(make_world: MakeWorld, injector: Injector) -> Iterator[Scene]:
     policy = Policy(min_contributions=1, retain_contributions=0, retain_base_versions=2)
     # Every fusion is shared, and its helpers are the other processes of the one fusion worker.

@@ -39,11 +39,6 @@ def own_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 
 @pytest.fixture(scope="module")
-def injector(tmp_path_factory: pytest.TempPathFactory) -> Injector:
-    return Injector(tmp_path_factory.mktemp("injector"))
-
-
-@pytest.fixture(scope="module")
 def world(
     own_servers: Servers,
     injector: Injector,

@@ -36,11 +36,6 @@ WORKERS = ("finetune0", "finetune1")
 
 
 @pytest.fixture(scope="module")
-def injector(tmp_path_factory: pytest.TempPathFactory) -> Injector:
-    return Injector(tmp_path_factory.mktemp("injector"))
-
-
-@pytest.fixture(scope="module")
 def warm_world(make_world: MakeWorld, injector: Injector) -> Iterator[World]:
     """Two finetune workers, which most tests here kill one of."""
     with make_world(**QUICK) as opened:
@@ -172,8 +167,8 @@ def test_the_turn_of_a_killed_worker_is_run_again_within_the_lease(
     killed = time.monotonic()
 
     eventually(lambda: ("turn_started", other) in events(world, submission))
-    # Two seconds for two processes that look at most every half second, and for this one.
-    assert time.monotonic() - killed < int(QUICK["COLDFUSION_LEASE_SECONDS"]) + 2
+    # A second for two processes that look at most every half second, and for this one.
+    assert time.monotonic() - killed < int(QUICK["COLDFUSION_LEASE_SECONDS"]) + 1
     world.wait_complete(submission)
 
 

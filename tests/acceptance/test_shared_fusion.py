@@ -22,11 +22,6 @@ _EPOCH = ("--set", "epochs=1", "--set", "batch_size=8", "--wait")
 
 
 @pytest.fixture(scope="module")
-def injector(tmp_path_factory: pytest.TempPathFactory) -> Injector:
-    return Injector(tmp_path_factory.mktemp("injector"))
-
-
-@pytest.fixture(scope="module")
 def world(make_empty_world: MakeWorld, tiny_model_dir: Path, injector: Injector) -> Iterator[World]:
     variables = {
         "COLDFUSION_FUSION_SHARE_BYTES": "0",

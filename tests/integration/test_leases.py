@@ -66,7 +66,7 @@ def test_a_dead_workers_lease_ends_by_itself(
             return lease.is_held
 
     assert not taken()
-    wait_until(taken, 3)
+    wait_until(taken, 1.5)
 
 
 def test_a_lost_lease_is_taken_back_unless_another_worker_has_it(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from coldfusion_queue.finetune import run
 from coldfusion_queue.queue.reporting import TurnCancelledError
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings
@@ -91,6 +94,29 @@ def test_the_base_version_that_is_published_just_before_the_device_is_free_is_se
     run_turn(bench.repository, bench.settings, submission, 1, ignore, device=device)
 
     assert bench.committed(submission).base_version == 1
+
+
+def test_while_another_base_version_is_prepared_the_model_of_the_last_one_is_gone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coldfusion_queue.turn_attempt._LOOK_SECONDS", 60.0)
+    load, loaded = run.load_body, []
+    alive: list[int] = []
+
+    def load_body(directory: Path) -> torch.nn.Module:
+        alive.append(sum(body() is not None for body in loaded))
+        body = load(directory)
+        loaded.append(weakref.ref(body))
+        return body
+
+    monkeypatch.setattr(run, "load_body", load_body)
+
+    run_turn(
+        *(bench.repository, bench.settings, bench.submit(), 1, ignore),
+        device=BusyDevice(2, bench.publish),
+    )
+
+    assert alive == [0, 0]
 
 
 def test_a_store_that_is_away_while_a_turn_waits_ends_nothing(
