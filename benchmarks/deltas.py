@@ -27,7 +27,8 @@ from safetensors.numpy import load_file, save_file
 
 from coldfusion_queue.cache import LocalCache
 from coldfusion_queue.demo.recipe import HYPERPARAMETERS, data_dir, pretrained_dir
-from coldfusion_queue.evaluation.probe import Embedder, probe_accuracy
+from coldfusion_queue.evaluation.features import Embedder
+from coldfusion_queue.evaluation.probe import probe_accuracy
 from coldfusion_queue.finetune.pretrained import export_pretrained
 from coldfusion_queue.finetune.request import FinetuneRequest
 from coldfusion_queue.finetune.run import finetune

@@ -119,6 +119,14 @@ class CrashPoint(StrEnum):
     #: The entry with the new policy exists.
     POLICY_APPENDED = "policy.appended"
 
+    # --- evaluate
+    #: The evaluations that are wanted are asked for, none is queued.
+    EVALUATION_WANTED = "evaluation.wanted"
+    #: It is known what an evaluation found, in this process's memory alone.
+    EVALUATION_MEASURED = "evaluation.measured"
+    #: What it found is recorded, the request is still there.
+    EVALUATION_RECORDED = "evaluation.recorded"
+
     # --- collect garbage
     #: It is known what to collect, nothing is deleted.
     GC_PLANNED = "gc.planned"

@@ -25,6 +25,8 @@ Object keys, all below ``<repository>/`` in one bucket; objects are immutable un
     fusions/<version>-<attempt>/plan.json          what a fusion that is shared out fuses; deleted
     fusions/<version>-<attempt>/<step>-<file>      with its end, as are the results of its pieces
     ledger/<sequence>.json                         commit point of every decision
+    wanted/<evaluation_id>.json                    deleted: an evaluation that is not done yet
+    evaluations/<base digest>/<dataset_id>/<kind>-<seed>-<digest>.json   what an evaluation found
     .probe-<token>                                 trial of conditional writes, deleted at once
 
 Redis keys, none of which holds anything that cannot be rebuilt::
@@ -204,6 +206,29 @@ class ObjectKeys:
     def ledger(self, sequence: int) -> str:
         """Key of a ledger entry."""
         return f"{self.repository}/ledger/{sequence:010d}.json"
+
+    @property
+    def wanted(self) -> str:
+        """Prefix of the evaluations that are not done yet."""
+        return f"{self.repository}/wanted/"
+
+    def wanted_evaluation(self, evaluation_id: str) -> str:
+        """Key of the request for an evaluation."""
+        return f"{self.wanted}{evaluation_id}.json"
+
+    @property
+    def all_evaluations(self) -> str:
+        """Prefix of what all evaluations found."""
+        return f"{self.repository}/evaluations/"
+
+    def evaluations(self, base_digest: str) -> str:
+        """Prefix of what was found of one model, by the digest of its parameters."""
+        return f"{self.all_evaluations}{base_digest[:32]}/"
+
+    def evaluation(self, evaluation_id: str) -> str:
+        """Key of what an evaluation found."""
+        digest, dataset_id, name = evaluation_id.split(".", 2)
+        return f"{self.all_evaluations}{digest}/{dataset_id}/{name}.json"
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,19 @@ class TaskMetrics:
             "Seconds for which turns had the worker's device.",
             registry=registry,
         )
+        self._evaluations = Counter(
+            "coldfusion_evaluations",
+            "Evaluations that ended, by outcome.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._evaluation_seconds = Histogram(
+            "coldfusion_evaluation_duration_seconds",
+            "Wall time of one evaluation, downloads included, by kind.",
+            ["kind"],
+            buckets=_FINETUNE_BUCKETS,
+            registry=registry,
+        )
         self._decisions = Counter(
             "coldfusion_decisions",
             "Contributions that the ledger decided, by outcome.",
@@ -110,6 +123,11 @@ class TaskMetrics:
         """Count time for which a turn had the device."""
         self._device_seconds.inc(seconds)
 
+    def evaluation_ended(self, outcome: str, kind: str, seconds: float) -> None:
+        """Count one evaluation: outcome is how it ended, as in the log's events."""
+        self._evaluations.labels(outcome).inc()
+        self._evaluation_seconds.labels(kind).observe(seconds)
+
     def fusion_ended(self, entry: LedgerEntry, seconds: float) -> None:
         """Count one fusion that appended to the ledger."""
         decisions = entry.decisions
@@ -137,6 +155,7 @@ def repository_metrics(
     sequence: int,
     num_pending: int,
     num_open_submissions: int,
+    num_wanted_evaluations: int,
     queue_lengths: dict[str, int],
 ) -> Iterable[GaugeMetricFamily]:
     """Gauges of the exporter, made anew at each scrape from the store and the broker."""
@@ -151,6 +170,11 @@ def repository_metrics(
     )
     yield GaugeMetricFamily(
         "coldfusion_open_submissions", "Submissions with turns left.", value=num_open_submissions
+    )
+    yield GaugeMetricFamily(
+        "coldfusion_wanted_evaluations",
+        "Evaluations that are asked for and not done.",
+        value=num_wanted_evaluations,
     )
     queues = GaugeMetricFamily(
         "coldfusion_queue_length", "Messages waiting in a queue.", labels=["queue"]

@@ -13,7 +13,7 @@ from coldfusion_queue.records import DatasetRecord, Submission
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings
 
-__all__ = ["TurnData", "turn_data"]
+__all__ = ["TurnData", "turn_data", "uploaded_data"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,10 @@ def turn_data(
         ColdFusionError: of store, intake or disk.
     """
     if submission.site_data is None:
-        with _uploaded(repository, cache, submission) as data:
+        if submission.dataset_id is None:
+            remedy = "only 'coldfusion-submit' makes submissions with data"
+            raise NotFoundError("dataset of submission", submission.submission_id, remedy)
+        with uploaded_data(repository, cache, submission.dataset_id) as data:
             yield data
         return
     from coldfusion_queue.sites.preparing import prepared_data
@@ -51,15 +54,16 @@ def turn_data(
 
 
 @contextmanager
-def _uploaded(
-    repository: Repository, cache: LocalCache, submission: Submission
-) -> Iterator[TurnData]:
+def uploaded_data(repository: Repository, cache: LocalCache, dataset_id: str) -> Iterator[TurnData]:
+    """An uploaded dataset, downloaded if it is not on this machine, for the time of the context.
+
+    Raises:
+        NotFoundError: there is no such dataset.
+        ColdFusionError: of store or disk.
+    """
     from coldfusion_queue.intake.download import download_dataset, read_dataset_record
 
-    if submission.dataset_id is None:
-        remedy = "only 'coldfusion-submit' makes submissions with data"
-        raise NotFoundError("dataset of submission", submission.submission_id, remedy)
-    record = read_dataset_record(repository.store, repository.keys, submission.dataset_id)
+    record = read_dataset_record(repository.store, repository.keys, dataset_id)
 
     def fill(directory: Path) -> None:
         download_dataset(repository.store, record, directory)

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from coldfusion_queue.errors import ColdFusionError
 from coldfusion_queue.keys import RedisKeys
 from coldfusion_queue.metrics import repository_metrics, up_metric
-from coldfusion_queue.queue.app import FUSION_QUEUE
+from coldfusion_queue.queue.app import EVALUATION_QUEUE, FUSION_QUEUE
 from coldfusion_queue.queue.connection import broker_errors, connect_redis
 from coldfusion_queue.queue.sites import finetune_queues
 from coldfusion_queue.repository.repository import Repository
@@ -53,12 +53,14 @@ class RepositoryCollector(Collector):
         newest = repository.ledger.newest()
         with broker_errors(self._settings):
             queues = finetune_queues(self._client, RedisKeys(self._settings.repository))
-            lengths = {name: int(self._client.llen(name)) for name in (*queues, FUSION_QUEUE)}
+            names = (*queues, EVALUATION_QUEUE, FUSION_QUEUE)
+            lengths = {name: int(self._client.llen(name)) for name in names}
         return repository_metrics(
             base_version=newest.after.base.version,
             sequence=newest.sequence,
             num_pending=repository.inbox.count(),
             num_open_submissions=repository.submissions.count_open(),
+            num_wanted_evaluations=repository.evaluations.count_wanted(),
             queue_lengths=lengths,
         )
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from coldfusion_queue.demo.recipe import DATASETS, data_dir
-from coldfusion_queue.evaluation.probe import Embedder, probe_accuracy
+from coldfusion_queue.evaluation.features import Embedder
+from coldfusion_queue.evaluation.probe import probe_accuracy
 from coldfusion_queue.intake.examples import Examples, load_examples
 from coldfusion_queue.intake.prepare import prepare_dataset
 from coldfusion_queue.repository.repository import Repository

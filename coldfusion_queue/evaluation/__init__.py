@@ -1,6 +1,8 @@
 """How good a base version is.
 
-``probe`` fits a linear classifier on the frozen body: the paper's ColD-Frozen.
+``measuring`` does one evaluation on files of this machine: a linear probe on the frozen body
+(``features``, ``probe``), or a finetune from the base version. ``intervals`` says how sure a score
+is.
 """
 
 from __future__ import annotations

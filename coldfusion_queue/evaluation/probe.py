@@ -3,51 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from coldfusion_queue.finetune.batches import micro_batches
-from coldfusion_queue.finetune.model import load_body, load_tokenizer, pool
-from coldfusion_queue.finetune.tokens import tokenize
-from coldfusion_queue.intake.examples import Examples
+from coldfusion_queue.evaluation.features import Features
+from coldfusion_queue.finetune.scoring import score
 
-__all__ = ["Embedder", "probe_accuracy"]
+__all__ = ["probe_accuracy", "probe_outputs"]
 
-#: Tokens of one forward pass; on a CPU larger ones fall out of its caches (half the speed).
-_EMBED_TOKENS = 4096
-
-Features = np.ndarray[Any, np.dtype[np.float32]]
+#: Inverse strength of the regularisation, the same for all datasets and models.
+_C = 0.01
+_MAX_ITERATIONS = 300
 
 
-class Embedder:
-    """A base version's frozen body, as a map from texts to vectors.
+def probe_outputs(train: Features, targets: Tensor, scored: Features, num_classes: int) -> Tensor:
+    """Fit a linear model on features of one split and apply it to those of another.
+
+    Logistic regression for classes, ridge regression for numbers; features are standardised by
+    those that are fitted on.
 
     Args:
-        directory: of the base version.
-        device: where to compute.
-        max_length: tokens of one example; the rest is cut off.
+        train: (N, H) features to fit on.
+        targets: (N,) int64 classes or float32 numbers.
+        scored: (M, H) features to apply it to.
+        num_classes: 0 for numbers.
+
+    Returns:
+        (M, num_classes) float32 log-probabilities, or (M, 1) numbers. A class that does not occur
+        in ``targets`` is never the most probable.
+
+    Source: Don-Yehiya et al. 2023, section 4.4, "ColD-Frozen".
     """
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
-    def __init__(self, directory: Path, device: torch.device, max_length: int = 128) -> None:
-        self._body = load_body(directory).to(device).eval()
-        self._tokenizer = load_tokenizer(directory, self._body)
-        self._device = device
-        self._max_length = min(max_length, self._tokenizer.model_max_length)
-
-    @torch.inference_mode()
-    def embed(self, examples: Examples) -> Features:
-        """Mean over the tokens of the last hidden states: (N, H) float32."""
-        data = tokenize(examples, self._tokenizer, self._max_length)
-        hidden_size = int(self._body.config.hidden_size)  # type: ignore[union-attr, arg-type]
-        features = np.empty((len(data), hidden_size), dtype=np.float32)
-        for indices in micro_batches(range(len(data)), data.lengths, _EMBED_TOKENS):
-            batch = {name: value.to(self._device) for name, value in data.batch(indices).items()}
-            hidden = self._body(**batch).last_hidden_state
-            features[indices] = pool(hidden, batch.get("attention_mask"), "mean").cpu().numpy()
-        return features
+    labels: NDArray[Any] = targets.numpy()
+    if num_classes == 0:
+        ridge = make_pipeline(StandardScaler(), Ridge(alpha=1 / _C))
+        numbers = ridge.fit(train, labels).predict(scored)
+        return torch.from_numpy(numbers.astype(np.float32)[:, None])
+    outputs = np.full((len(scored), num_classes), -np.inf, dtype=np.float32)
+    occurring = np.unique(labels)
+    if len(occurring) == 1:
+        outputs[:, occurring] = 0.0
+    else:
+        logistic = LogisticRegression(C=_C, max_iter=_MAX_ITERATIONS)
+        probe = make_pipeline(StandardScaler(), logistic).fit(train, labels)
+        outputs[:, occurring] = probe.predict_log_proba(scored)
+    return torch.from_numpy(outputs)
 
 
 def probe_accuracy(
@@ -56,23 +64,7 @@ def probe_accuracy(
     test: Features,
     test_labels: Sequence[int],
 ) -> float:
-    """Fit logistic regression on one split's features and score it on another's.
-
-    Args:
-        train: (N, H) features to fit on; standardised inside.
-        train_labels: N class indices.
-        test: (M, H) features to score on.
-        test_labels: M class indices.
-
-    Returns:
-        Accuracy on the second split, 0 to 1.
-
-    Source: Don-Yehiya et al. 2023, section 4.4, "ColD-Frozen".
-    """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
-    probe.fit(train, train_labels)
-    return float(probe.score(test, test_labels))
+    """Accuracy of ``probe_outputs`` for class indices, 0 to 1."""
+    num_classes = 1 + max(*train_labels, *test_labels)
+    outputs = probe_outputs(train, torch.tensor(train_labels), test, num_classes)
+    return score(outputs, torch.tensor(test_labels), "accuracy")

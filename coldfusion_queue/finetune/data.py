@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from coldfusion_queue.finetune.tokens import TokenizedExamples, open_tokens, wri
 from coldfusion_queue.intake.examples import read_examples
 from coldfusion_queue.records import BaseVersion, DatasetRecord, Hyperparameters, Objective
 
-__all__ = ["FinetuneData", "Splits", "load_data"]
+__all__ = ["FinetuneData", "Scored", "Splits", "load_data"]
 
 _TOKENS_FILE = "tokens.arrow"
 
@@ -48,6 +48,16 @@ class Splits:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """Which examples a model is scored on once it is trained; none of them is trained on."""
+
+    part: Literal["test", "validation", "train"]
+    """A split, which also is no development split then; ``train`` is what is cut from that."""
+    limit: int | None
+    """Examples at most, evenly spaced; None takes all."""
+
+
+@dataclass(frozen=True)
 class FinetuneData:
     """One turn's examples."""
 
@@ -56,6 +66,8 @@ class FinetuneData:
     """None if there is none, or none is wanted."""
     scale: LabelScale
     """Of the targets of a regression."""
+    scored: TokenizedExamples | None = None
+    """None if nothing is to be scored, or nothing could be cut."""
 
     def token_ids(self) -> Tensor:
         """Every token that occurs or pads: (R,) int64, sorted."""
@@ -71,10 +83,12 @@ def load_data(
     hyperparameters: Hyperparameters,
     seed: int,
     opened: ExitStack,
+    scored: Scored | None = None,
 ) -> FinetuneData:
     """Tokenise a dataset's splits, or find that it was done, and draw the examples of this turn.
 
-    A dataset without a validation split has its development split cut from its training split.
+    A dataset without a validation split has its development split cut from its training split, and
+    so has one whose validation split is scored. What is cut and scored is no development split.
 
     Args:
         splits: where the dataset is.
@@ -83,23 +97,50 @@ def load_data(
         hyperparameters: of the submission.
         seed: of the draw.
         opened: holds the files until it is closed; they are mapped, not read.
+        scored: what is to be scored, for an evaluation.
     """
     tokenizer = load_tokenizer(base_dir, body)
     limit = min(hyperparameters.max_length, tokenizer.model_max_length)
     encoding = _Encoding(tokenizer, _tokenizer_digest(base_dir), limit)
-    train, development = encoding.open(splits, "train", opened), None
-    if hyperparameters.max_validation_examples > 0:
-        if "validation" in splits.files:
+    parts = _Parts.of(encoding, splits, hyperparameters, scored, opened)
+    scale = _scale(splits.dataset, parts.train)
+    return FinetuneData(
+        _scaled(_drawn(parts.train, hyperparameters.max_examples, seed), scale),
+        _thinned(parts.development, hyperparameters.max_validation_examples, scale),
+        scale,
+        _thinned(parts.scored, None if scored is None else scored.limit, scale),
+    )
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """A dataset, parted by what its examples are for; none is in two of them."""
+
+    train: TokenizedExamples
+    development: TokenizedExamples | None
+    scored: TokenizedExamples | None
+
+    @classmethod
+    def of(
+        cls,
+        encoding: _Encoding,
+        splits: Splits,
+        hyperparameters: Hyperparameters,
+        scored: Scored | None,
+        opened: ExitStack,
+    ) -> Self:
+        train, development, found = encoding.open(splits, "train", opened), None, None
+        part = None if scored is None else scored.part
+        develops = hyperparameters.max_validation_examples > 0 and part != "train"
+        if part in {"test", "validation"}:
+            found = encoding.open(splits, str(part), opened)
+        if develops and part != "validation" and "validation" in splits.files:
             development = encoding.open(splits, "validation", opened)
-        else:
+        elif develops or part == "train":
             kept, cut = cut_development(len(train))
-            train, development = train.subset(kept), train.subset(cut)
-    scale = _scale(splits.dataset, train)
-    train = _scaled(_drawn(train, hyperparameters.max_examples, seed), scale)
-    if development is None or len(development) == 0:
-        return FinetuneData(train, None, scale)
-    few = thinned(np.arange(len(development)), hyperparameters.max_validation_examples)
-    return FinetuneData(train, _scaled(development.subset(few), scale), scale)
+            train, rest = train.subset(kept), train.subset(cut)
+            development, found = (None, rest) if part == "train" else (rest, found)
+        return cls(train, development, found)
 
 
 @dataclass(frozen=True)
@@ -147,6 +188,15 @@ def _drawn(data: TokenizedExamples, limit: int | None, seed: int) -> TokenizedEx
         return data
     generator = torch.Generator().manual_seed(seed)
     return data.subset(torch.randperm(len(data), generator=generator)[:limit].numpy())
+
+
+def _thinned(
+    data: TokenizedExamples | None, limit: int | None, scale: LabelScale
+) -> TokenizedExamples | None:
+    if data is None or len(data) == 0:
+        return None
+    few = np.arange(len(data)) if limit is None else thinned(np.arange(len(data)), limit)
+    return _scaled(data.subset(few), scale)
 
 
 def _scale(dataset: DatasetRecord, train: TokenizedExamples) -> LabelScale:

@@ -6,12 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from coldfusion_queue.cache import LocalCache
+from coldfusion_queue.finetune.data import Scored
 from coldfusion_queue.finetune.saving import Keep
-from coldfusion_queue.records import ContributionForm, DatasetRecord, Hyperparameters
+from coldfusion_queue.records import ContributionForm, DatasetRecord, Hyperparameters, Metric
 from coldfusion_queue.settings import ContributionChoice, ContributionDtype
 
-__all__ = ["FinetuneRequest", "FinetuneResult"]
+__all__ = ["FinetuneRequest", "FinetuneResult", "Predictions"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class FinetuneRequest:
     keep: Keep | None
     """Takes the checkpoints that are made every ``checkpoint_seconds``. None makes none, also when
     it is told to stop."""
+    scored: Scored | None = None
+    """What is to be scored when it is trained; None where it is trained to be contributed."""
     is_private: bool = False
     """The data is a site's: nothing is written that was worked out from its labels but weights."""
 
@@ -62,3 +67,19 @@ class FinetuneResult:
     """Versions and hardware, to repeat it with."""
     head_was_taken: bool
     """Whether it began with the previous head, because there was one and it fitted."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a finetuned model says of examples that it was not trained on."""
+
+    outputs: Tensor
+    """(N, C) float32 scores of the classes, or (N, 1) of numbers."""
+    targets: Tensor
+    """(N,) int64 classes, or float32 numbers in the scale of the outputs."""
+    metric: Metric
+    """Of the task."""
+    num_train: int
+    """Examples that it was trained on."""
+    environment: Mapping[str, str]
+    """Versions and hardware."""

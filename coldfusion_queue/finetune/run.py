@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from coldfusion_queue.errors import InvalidDatasetError
 from coldfusion_queue.finetune.adapters import add_adapters
 from coldfusion_queue.finetune.attention import use_fast_attention
 from coldfusion_queue.finetune.data import FinetuneData, Splits, load_data
@@ -23,7 +24,7 @@ from coldfusion_queue.finetune.model import SequenceModel, load_body
 from coldfusion_queue.finetune.optimizer import shrinkage
 from coldfusion_queue.finetune.passes import Passes
 from coldfusion_queue.finetune.progress import Progress
-from coldfusion_queue.finetune.request import FinetuneRequest, FinetuneResult
+from coldfusion_queue.finetune.request import FinetuneRequest, FinetuneResult, Predictions
 from coldfusion_queue.finetune.saving import IntervalSaver
 from coldfusion_queue.finetune.scoring import score
 from coldfusion_queue.finetune.torch_errors import explained
@@ -132,6 +133,7 @@ class PreparedFinetune:
             request.hyperparameters,
             self._seed,
             opened,
+            request.scored,
         )
 
     def run(
@@ -150,6 +152,31 @@ class PreparedFinetune:
             outcome = self._train_on_device(report, saver)
             leave_device()
             return self._save(outcome)
+
+    def measure(self, report: Callable[[Progress], None]) -> Predictions:
+        """Train, and predict what is to be scored; once, and nothing is written.
+
+        Args:
+            report: see ``training.train``.
+        """
+        scored = self._data.scored
+        if scored is None:
+            raise InvalidDatasetError(
+                self._request.dataset.dataset_id,
+                "it has no examples to score",
+                "upload it with a validation or test split, or with more than ten examples",
+            )
+        with closing(IntervalSaver(None, self._work_dir, None)) as saver:
+            self._train_on_device(report, saver)
+        device, options = self._options.device, self._options
+        self._model.to(device)
+        passes = Passes(self._model, device, options.precision, options.token_budget)
+        outputs = passes.predict(scored)
+        self._model.to("cpu")
+        free_memory(device)
+        environment = describe_environment(device, options.precision)
+        num_train = len(self._data.train)
+        return Predictions(outputs, scored.labels, self._metric, num_train, environment)
 
     def _build(self) -> SequenceModel:
         request, hyperparameters = self._request, self._request.hyperparameters

@@ -47,6 +47,11 @@ class TokenizedExamples:
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def rows(self) -> Numbers:
+        """Which rows of their split these are: (N,) int64."""
+        return self._rows
+
     def raw_labels(self) -> Tensor:
         """Labels as they were uploaded: (N,) int64 or float64."""
         return torch.from_numpy(self._table[_LABEL].to_numpy()[self._rows])

@@ -77,6 +77,7 @@ class StackStart:
             f"finetune-{number}": (["workers.finetune_worker", "--name", f"finetune-{number}"], own)
             for number, own in enumerate(finetune_environments, start=1)
         }
+        modules["evaluation"] = (["workers.evaluation_worker"], {})
         modules["fusion"] = (["workers.fusion_worker"], {})
         modules["beat"] = (["workers.beat"], {})
         modules["exporter"] = (["workers.exporter"], {})

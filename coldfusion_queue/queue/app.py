@@ -18,10 +18,18 @@ from kombu import Exchange, Queue
 
 from coldfusion_queue.settings import Settings
 
-__all__ = ["FINETUNE_QUEUE", "FUSION_QUEUE", "finetune_queue", "make_app", "unacked_key"]
+__all__ = [
+    "EVALUATION_QUEUE",
+    "FINETUNE_QUEUE",
+    "FUSION_QUEUE",
+    "finetune_queue",
+    "make_app",
+    "unacked_key",
+]
 
 FINETUNE_QUEUE = "finetune"
 FUSION_QUEUE = "fusion"
+EVALUATION_QUEUE = "evaluate"
 
 
 def finetune_queue(site: str | None) -> Queue:
@@ -46,6 +54,7 @@ def make_app(settings: Settings) -> Celery:
         task_queues=_queues(settings),
         task_routes={
             "coldfusion.finetune": {"queue": FINETUNE_QUEUE},
+            "coldfusion.evaluate": {"queue": EVALUATION_QUEUE},
             "coldfusion.fuse": {"queue": FUSION_QUEUE},
             "coldfusion.help_fusion": {"queue": FUSION_QUEUE},
             "coldfusion.reconcile": {"queue": FUSION_QUEUE},
@@ -76,7 +85,7 @@ def make_app(settings: Settings) -> Celery:
 
 
 def _queues(settings: Settings) -> tuple[Queue, ...]:
-    common = (finetune_queue(None), _queue(FUSION_QUEUE))
+    common = (finetune_queue(None), _queue(FUSION_QUEUE), _queue(EVALUATION_QUEUE))
     return common if settings.site is None else (*common, finetune_queue(settings.site))
 
 
@@ -93,6 +102,7 @@ def _time_limits(settings: Settings) -> dict[str, Any]:
 
     return {
         "coldfusion.finetune": limits(settings.finetune_time_limit_seconds),
+        "coldfusion.evaluate": limits(settings.finetune_time_limit_seconds),
         "coldfusion.fuse": limits(settings.fusion_time_limit_seconds),
         "coldfusion.help_fusion": limits(settings.fusion_time_limit_seconds),
         "coldfusion.reconcile": limits(settings.fusion_time_limit_seconds),

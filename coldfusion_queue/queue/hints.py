@@ -1,6 +1,6 @@
-"""What Redis says of a repository's turns, and whether its queue bears that out.
+"""What Redis says of a repository's turns and evaluations, and whether its queues bear that out.
 
-The hint of a turn is ``sending``, ``sent``, ``waiting`` (for its retry) or ``running:<worker>``,
+An evaluation has a hint as a turn has, under its own id. The hint is ``sending``, ``sent``, ``waiting`` (for its retry) or ``running:<worker>``,
 which is that worker's lease (``leases``). It may be wrong or gone at any time: it saves work.
 """
 
@@ -13,8 +13,8 @@ from typing import cast
 import redis
 
 from coldfusion_queue.keys import RedisKeys
-from coldfusion_queue.names import contribution_id
-from coldfusion_queue.queue.app import finetune_queue, unacked_key
+from coldfusion_queue.names import contribution_id, is_contribution_id
+from coldfusion_queue.queue.app import EVALUATION_QUEUE, finetune_queue, unacked_key
 from coldfusion_queue.queue.connection import broker_errors
 from coldfusion_queue.queue.sites import known_sites
 from coldfusion_queue.settings import Settings
@@ -61,16 +61,26 @@ class TurnHints:
     def submissions(self) -> set[str]:
         """Submissions of which a turn is queued or running, as far as Redis knows.
 
-        Writes: takes back that these turns were missing, which a look may have noted.
+        Writes: see ``about``.
+
+        Raises:
+            BrokerUnavailableError: Redis does not answer.
+        """
+        return {name.rpartition(".t")[0] for name in self.about() if is_contribution_id(name)}
+
+    def about(self) -> set[str]:
+        """Turns and evaluations that are queued or running, as far as Redis knows, by their ids.
+
+        Writes: takes back that these were missing, which a look may have noted.
 
         Raises:
             BrokerUnavailableError: Redis does not answer.
         """
         with broker_errors(self._settings):
-            names = list(self._values())
+            names = set(self._values())
             if names:
                 self._client.delete(*map(self._keys.missing, names))
-        return {name.rpartition(".t")[0] for name in names}
+        return names
 
     def forget_lost(self) -> list[str]:
         """Delete hints of turns whose message is neither queued nor with a worker.
@@ -83,7 +93,7 @@ class TurnHints:
         of the lease, all queues of turns and all unacknowledged messages are read.
 
         Returns:
-            Contribution ids of the turns.
+            Ids of the turns' contributions and of evaluations.
 
         Raises:
             BrokerUnavailableError: Redis does not answer.
@@ -96,7 +106,7 @@ class TurnHints:
             return sorted(name for name in lost if self._drop_if_sent(keys=[self._keys.turn(name)]))
 
     def _values(self) -> dict[str, str]:
-        """Value of each hint, by contribution id."""
+        """Value of each hint, by the id of what it is about."""
         start = self._keys.turn("")
         keys = [str(key) for key in self._client.scan_iter(f"{start}*", count=1000)]
         values = cast("list[str | None]", self._client.mget(keys) if keys else [])
@@ -104,30 +114,34 @@ class TurnHints:
         return {key.removeprefix(start): value for key, value in pairs if value is not None}
 
     def _ages_seconds(self, names: list[str]) -> list[float]:
-        """How long ago turns were marked as sent."""
+        """How long ago these were marked as sent."""
         with self._client.pipeline(transaction=False) as pipeline:
             for name in names:
                 pipeline.pttl(self._keys.turn(name))
             return [KEPT_SECONDS - remaining / 1000 for remaining in pipeline.execute()]
 
     def _queued(self) -> set[str]:
-        """Contribution ids of all turns that are on a queue or with a worker."""
+        """Ids of all that is on a queue or with a worker."""
         sites = [None, *known_sites(self._client, self._keys)]
         # At one moment: a message that moves in between, either way, would be seen nowhere.
         with self._client.pipeline(transaction=True) as pipeline:
             for site in sites:
                 pipeline.lrange(finetune_queue(site).name, 0, -1)
                 pipeline.hvals(unacked_key(site))
+            pipeline.lrange(EVALUATION_QUEUE, 0, -1)
             found = cast("list[list[str]]", pipeline.execute())
         messages = [json.loads(item) for waiting in found[::2] for item in waiting]
         messages += [json.loads(item)[0] for taken in found[1::2] for item in taken]
-        return {name for message in messages if (name := self._turn_of(message)) is not None}
+        return {name for message in messages if (name := self._name_of(message)) is not None}
 
-    def _turn_of(self, message: dict[str, object]) -> str | None:
+    def _name_of(self, message: dict[str, object]) -> str | None:
         headers = message.get("headers")
-        if not isinstance(headers, dict) or headers.get("task") != "coldfusion.finetune":
+        task = headers.get("task") if isinstance(headers, dict) else None
+        if task not in {"coldfusion.finetune", "coldfusion.evaluate"}:
             return None
         arguments = json.loads(base64.b64decode(str(message["body"])))[0]
-        if len(arguments) != 3 or arguments[0] != self._repository:
+        if arguments[:1] != [self._repository]:
             return None
-        return contribution_id(arguments[1], arguments[2])
+        if task == "coldfusion.evaluate":
+            return str(arguments[1])
+        return contribution_id(*arguments[1:]) if len(arguments) == 3 else None

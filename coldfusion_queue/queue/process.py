@@ -13,7 +13,7 @@ from coldfusion_queue.metrics import TaskMetrics
 from coldfusion_queue.queue.connection import connect_redis
 from coldfusion_queue.queue.hints import TurnHints
 from coldfusion_queue.queue.leases import TurnLeases
-from coldfusion_queue.queue.sending import TurnSender
+from coldfusion_queue.queue.sending import EvaluationSender, TurnSender
 from coldfusion_queue.queue.sharing import SharedCrew
 from coldfusion_queue.queue.slots import Slot, this_slot
 from coldfusion_queue.settings import Settings, load_settings
@@ -34,16 +34,20 @@ class Process:
         """Sends turns of a repository."""
         return TurnSender(current_app, self.client, self.settings, repository)
 
+    def evaluation_sender(self, repository: str) -> EvaluationSender:
+        """Sends evaluations of a repository."""
+        return EvaluationSender(current_app, self.client, self.settings, repository)
+
     def crew(self, repository: str) -> SharedCrew:
         """Does the work of a repository's fusions."""
         return SharedCrew(current_app, self.client, self.settings, repository)
 
     def hints(self, repository: str) -> TurnHints:
-        """Hints of a repository's turns."""
+        """Hints of a repository's turns and evaluations."""
         return TurnHints(self.client, self.settings, repository)
 
     def leases(self, repository: str, holder: str) -> TurnLeases:
-        """Leases of a repository's turns."""
+        """Leases of a repository's turns and evaluations."""
         keys = RedisKeys(repository)
         return TurnLeases(self.client, keys, holder, self.settings.lease_seconds)
 

@@ -24,6 +24,7 @@ from coldfusion_queue.errors import (
 from coldfusion_queue.keys import RedisKeys
 from coldfusion_queue.outlines import outline
 from coldfusion_queue.queue.connection import broker_errors
+from coldfusion_queue.queue.evaluations import EvaluationDelivery
 from coldfusion_queue.queue.lock import single_flight
 from coldfusion_queue.queue.process import Process, this_process
 from coldfusion_queue.queue.sending import Look
@@ -34,7 +35,7 @@ from coldfusion_queue.repository.fusing import FusionReport, fuse_once
 from coldfusion_queue.repository.fusion_job import ContributionFault, FusionJob
 from coldfusion_queue.repository.repository import Repository
 
-__all__ = ["collect_garbage", "finetune", "fuse", "help_fusion", "reconcile"]
+__all__ = ["collect_garbage", "evaluate", "finetune", "fuse", "help_fusion", "reconcile"]
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,17 @@ def _handle_at_site(delivery: TurnDelivery) -> None:
         raise TrainingFailedError(
             "a turn at this site", problem, "report it; reconcile sends it again"
         )
+
+
+@shared_task(name="coldfusion.evaluate", bind=True)
+def evaluate(self: Task, repository: str, evaluation_id: str) -> None:
+    """Do an evaluation that is wanted; see ``evaluating``.
+
+    Idempotent: one that is recorded, or not wanted any more, is left alone.
+    Timeout: ``finetune_time_limit_seconds``; that is recorded as its failure.
+    """
+    worker = str(self.request.hostname or "unknown")
+    EvaluationDelivery(this_process(), worker, repository, evaluation_id).handle()
 
 
 @shared_task(name="coldfusion.fuse")
@@ -118,27 +130,30 @@ def help_fusion(repository: str, attempt: str, step: int) -> None:
 
 @shared_task(name="coldfusion.reconcile")
 def reconcile(repository: str) -> None:
-    """Send the next turn of every open submission that is neither queued nor running.
+    """Send the next turn of every open submission, and every evaluation that is wanted, if they
+    are neither queued nor running.
 
-    A turn has to be missing at two looks. One that is found missing for the first time asks for
-    the second look itself, so that a single call brings it back, beat or no beat.
+    They have to be missing at two looks. What is found missing for the first time asks for the
+    second look itself, so that a single call brings it back, beat or no beat.
 
     Idempotent: see ``TurnSender.send_missing``.
-    Writes: deletes ``open/<submission_id>`` of submissions that have no turns left.
+    Writes: deletes ``open/<submission_id>`` of submissions that have no turns left, and
+    ``wanted/<evaluation_id>.json`` of evaluations that are done.
     """
     process = this_process()
     with _left_to_beat("reconcile_idle", "reconcile_postponed"):
         opened = Repository.open(process.settings, name=repository)
         for name in process.hints(repository).forget_lost():
-            log.warning("message lost", extra={"event": "message_lost", "contribution": name})
-        if Look.NOTED in set(_send_missing(process, opened)):
+            log.warning("message lost", extra={"event": "message_lost", "lost": name})
+        looks = {*_send_missing_turns(process, opened), *_send_missing_evaluations(process, opened)}
+        if Look.NOTED in looks:
             # A little more than ``send_missing`` asks for, or the second look comes too soon.
             countdown = 1.1 * process.settings.lease_seconds / 6
             with broker_errors(process.settings):
                 reconcile.apply_async((repository,), countdown=countdown, retry=False)
 
 
-def _send_missing(process: Process, opened: Repository) -> Iterator[Look]:
+def _send_missing_turns(process: Process, opened: Repository) -> Iterator[Look]:
     """Look for the next turn of each open submission."""
     sender = process.sender(opened.name)
     # What is about already costs no request to the store.
@@ -149,6 +164,19 @@ def _send_missing(process: Process, opened: Repository) -> Iterator[Look]:
             look = sender.send_missing(name, status.next_turn, status.submission.site)
             if look is Look.SENT:
                 log.info("turn sent again", extra={"event": "turn_resent", "submission": name})
+            yield look
+
+
+def _send_missing_evaluations(process: Process, opened: Repository) -> Iterator[Look]:
+    """Look for each evaluation that is wanted."""
+    sender = process.evaluation_sender(opened.name)
+    about = process.hints(opened.name).about()
+    for name in opened.evaluations.wanted():
+        if name not in about and not opened.evaluations.is_done(name):
+            look = sender.send_missing(name)
+            if look is Look.SENT:
+                extra = {"event": "evaluation_resent", "evaluation": name}
+                log.info("evaluation sent again", extra=extra)
             yield look
 
 

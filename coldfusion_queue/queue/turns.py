@@ -8,7 +8,6 @@ it is left to ``reconcile``, which finds it in the bucket's records.
 from __future__ import annotations
 
 import logging
-import random
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ from coldfusion_queue.errors import (
     BrokerUnavailableError,
     ColdFusionError,
     DeviceLostError,
-    DiskFullError,
     RetryableError,
     TrainingFailedError,
 )
@@ -28,6 +26,7 @@ from coldfusion_queue.names import contribution_id
 from coldfusion_queue.queue.leases import Lease
 from coldfusion_queue.queue.process import Process
 from coldfusion_queue.queue.reporting import LeaseLostError, TurnCancelledError, TurnReporter
+from coldfusion_queue.queue.retrying import RETRIED, backoff_seconds
 from coldfusion_queue.queue.stopping import is_stopping, stop_this_worker
 from coldfusion_queue.records import Submission
 from coldfusion_queue.repository.repository import Repository
@@ -38,11 +37,6 @@ from coldfusion_queue.turn import DeviceBusy, TurnInterrupted, run_turn
 __all__ = ["TurnDelivery"]
 
 log = logging.getLogger(__name__)
-
-#: A full disk is this machine's; another worker may have room.
-_RETRIED = (RetryableError, DiskFullError)
-
-_MAX_BACKOFF_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -96,7 +90,7 @@ class TurnDelivery:
             self._hand_back(interruption)
         except LeaseLostError:
             self._log("turn_superseded", "another worker took this turn over")
-        except _RETRIED as error:
+        except RETRIED as error:
             self._retry(error)
             if isinstance(error, DeviceLostError):
                 self._log("device_lost", f"this worker ends: {error}", level=logging.ERROR)
@@ -123,7 +117,7 @@ class TurnDelivery:
             if self._is_superseded(lease):
                 ending = "superseded"
                 raise LeaseLostError from error
-            if isinstance(error, _RETRIED):
+            if isinstance(error, RETRIED):
                 ending = "retried"
                 raise
             ending = "failed"
@@ -198,10 +192,8 @@ class TurnDelivery:
         if retry > self.process.settings.task_max_retries:
             self._give_up(error)
             return
-        backoff = min(_MAX_BACKOFF_SECONDS, 2.0 ** (retry - 1))
-        seconds = backoff * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, not a secret
         with suppress(BrokerUnavailableError):
-            sender.put_off(self.submission_id, self.turn, seconds)
+            sender.put_off(self.submission_id, self.turn, backoff_seconds(retry))
         message = f"turn will be retried: {error}"
         self._log("turn_retried", message, level=logging.WARNING, retry=retry)
 

@@ -8,6 +8,7 @@
 ``base_versions``  base models: identity, files and lineage, and the plan of the next one
 ``policy``         when to fuse, what, and how
 ``ledger``         the repository as a whole: what it is, and what was decided in it
+``evaluations``    what is measured of base models, and what came out
 =================  ===============================================================================
 """
 
@@ -31,6 +32,12 @@ from coldfusion_queue.records.contributions import (
     Rule,
 )
 from coldfusion_queue.records.datasets import DatasetRecord, Objective, SplitRecord
+from coldfusion_queue.records.evaluations import (
+    Evaluation,
+    EvaluationKind,
+    EvaluationRequest,
+    EvaluationSpec,
+)
 from coldfusion_queue.records.ledger import FORMAT_VERSION, LedgerEntry, RepositoryRecord, State
 from coldfusion_queue.records.policy import Policy
 from coldfusion_queue.records.record import FileRecord, Record
@@ -54,6 +61,10 @@ __all__ = [
     "ContributionForm",
     "DatasetRecord",
     "Decision",
+    "Evaluation",
+    "EvaluationKind",
+    "EvaluationRequest",
+    "EvaluationSpec",
     "Failure",
     "FileRecord",
     "FusedContribution",

@@ -27,6 +27,7 @@ from coldfusion_queue.records import (
 from coldfusion_queue.repository.base_versions import BaseVersions
 from coldfusion_queue.repository.checkpoints import Checkpoints
 from coldfusion_queue.repository.committing import Contributions
+from coldfusion_queue.repository.evaluations import Evaluations
 from coldfusion_queue.repository.heads import Heads
 from coldfusion_queue.repository.inbox import Inbox
 from coldfusion_queue.repository.ledger import Ledger
@@ -51,6 +52,7 @@ class Repository:
         self.heads = Heads(store, self.keys, self.contributions)
         self.inbox = Inbox(store, self.keys, self.contributions)
         self.base_versions = BaseVersions(store, self.keys)
+        self.evaluations = Evaluations(store, self.keys)
 
     @classmethod
     def open(

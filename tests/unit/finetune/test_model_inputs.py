@@ -12,7 +12,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from coldfusion_queue.evaluation.probe import Embedder
+from coldfusion_queue.evaluation.features import Embedder
 from coldfusion_queue.finetune.model import SequenceModel, load_body, load_tokenizer, num_positions
 from coldfusion_queue.finetune.run import finetune
 from coldfusion_queue.finetune.tokens import TokenizedExamples, tokenize
