@@ -16,10 +16,11 @@ from coldfusion_queue.errors import UsageError
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from redis import Redis
     from rich.console import Console
     from rich.progress import Progress
 
-    from coldfusion_queue.queue.sending import TurnSender
+    from coldfusion_queue.queue.sending import EvaluationSender, TurnSender
     from coldfusion_queue.records import Record
     from coldfusion_queue.repository.repository import Repository
     from coldfusion_queue.settings import Settings
@@ -30,6 +31,7 @@ __all__ = [
     "console",
     "flatten",
     "json_option",
+    "open_evaluation_sender",
     "open_repository",
     "open_sender",
     "parse_settings",
@@ -85,13 +87,26 @@ def open_sender(settings: Settings) -> TurnSender:
         AccessDeniedError: it refuses the password.
     """
     from coldfusion_queue.queue.app import make_app
-    from coldfusion_queue.queue.connection import broker_errors, connect_redis
     from coldfusion_queue.queue.sending import TurnSender
+
+    return TurnSender(make_app(settings), _proved(settings), settings, settings.repository)
+
+
+def open_evaluation_sender(settings: Settings) -> EvaluationSender:
+    """A sender of evaluations; see ``open_sender``."""
+    from coldfusion_queue.queue.app import make_app
+    from coldfusion_queue.queue.sending import EvaluationSender
+
+    return EvaluationSender(make_app(settings), _proved(settings), settings, settings.repository)
+
+
+def _proved(settings: Settings) -> Redis:
+    from coldfusion_queue.queue.connection import broker_errors, connect_redis
 
     client = connect_redis(settings)
     with broker_errors(settings):
         client.ping()
-    return TurnSender(make_app(settings), client, settings, settings.repository)
+    return client
 
 
 def parse_settings(kind: type[RecordT], pairs: Iterable[str]) -> RecordT:

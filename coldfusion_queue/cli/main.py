@@ -17,6 +17,7 @@ from coldfusion_queue.cli.config import config
 from coldfusion_queue.cli.contribute import contribute
 from coldfusion_queue.cli.demo import demo
 from coldfusion_queue.cli.doctor import doctor
+from coldfusion_queue.cli.evaluate import evaluate
 from coldfusion_queue.cli.fuse import fuse
 from coldfusion_queue.cli.gc import gc
 from coldfusion_queue.cli.history import history
@@ -58,6 +59,7 @@ for _command in (
     cancel,
     policy,
     fuse,
+    evaluate,
     gc,
     doctor,
     audit,

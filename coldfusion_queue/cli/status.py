@@ -79,7 +79,7 @@ def _from_redis(
     """Queue lengths and progress; nothing of it when Redis is away, which is shown as such."""
     from coldfusion_queue.errors import ColdFusionError
     from coldfusion_queue.keys import RedisKeys
-    from coldfusion_queue.queue.app import FUSION_QUEUE
+    from coldfusion_queue.queue.app import EVALUATION_QUEUE, FUSION_QUEUE
     from coldfusion_queue.queue.connection import broker_errors, connect_redis
     from coldfusion_queue.queue.progress import read_progress
     from coldfusion_queue.queue.sites import finetune_queues
@@ -87,7 +87,7 @@ def _from_redis(
     client, keys = connect_redis(settings), RedisKeys(settings.repository)
     try:
         with broker_errors(settings):
-            names = (*finetune_queues(client, keys), FUSION_QUEUE)
+            names = (*finetune_queues(client, keys), EVALUATION_QUEUE, FUSION_QUEUE)
             queues = {name: int(client.llen(name)) for name in names}
             found = {name: read_progress(client, keys, name) for name in submission_ids}
     except ColdFusionError as error:

@@ -79,6 +79,11 @@ class _Turns(click.ParamType[int | None]):
 @click.option(
     "--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Hyperparameter, e.g. epochs=3."
 )
+@click.option(
+    "--held-out",
+    is_flag=True,
+    help="Keep DATA to measure base models on; nobody is finetuned on it.",
+)
 @click.option("--wait", is_flag=True, help="Wait until it is done, showing progress.")
 @click.option(
     "--until",
@@ -99,6 +104,7 @@ def submit(
     site: str | None,
     turns: int | None,
     pairs: tuple[str, ...],
+    held_out: bool,
     wait: bool,
     until: str,
     as_json: bool,
@@ -121,10 +127,13 @@ def submit(
         check_name("contributor", name)
     if wait and turns is None:
         raise UsageError("--wait", "with --turns forever", "a number of turns to wait for")
+    if held_out and (wait or site is not None or turns != 1 or pairs):
+        expected = "no --wait, --site, --turns and --set: nobody is finetuned on it"
+        raise UsageError("--held-out", "with another of these options", expected)
     at_site = parse_site(data, site)
     hyperparameters = parse_settings(Hyperparameters, pairs)
     settings, repository = open_repository()
-    sender = open_sender(settings)
+    sender = None if held_out else open_sender(settings)
     announce: Callable[[Submission], None]
     if at_site is None:
         with tempfile.TemporaryDirectory(prefix="coldfusion-") as work_dir:
@@ -144,12 +153,14 @@ def submit(
         announce = partial(announce_site, settings, private, as_json=as_json)
     submission = repository.submissions.create(
         name or suggested_name,
+        kind="held_out" if held_out else "finetune",
         dataset_id=dataset_id,
         turns=turns,
         hyperparameters=hyperparameters,
         site_data=private,
     )
-    _send(sender, submission)
+    if sender is not None:
+        _send(sender, submission)
     if not (wait and as_json):  # else there would be two documents
         announce(submission)
     if wait:
@@ -221,6 +232,8 @@ def _announce(
     if not dataset.labels:
         kind = dataset.objective.value
     turns = "until cancelled" if submission.turns is None else f"{submission.turns} turn(s)"
+    if submission.kind == "held_out":
+        turns = "held out, to measure on"
     number = dataset.splits["train"].num_examples
     click.echo(f"{number} examples of {texts} with {columns.label!r} ({kind}); {turns}", err=True)
     click.echo(submission.submission_id)

@@ -1,7 +1,8 @@
 """What Redis says of a repository's turns and evaluations, and whether its queues bear that out.
 
-An evaluation has a hint as a turn has, under its own id. The hint is ``sending``, ``sent``, ``waiting`` (for its retry) or ``running:<worker>``,
-which is that worker's lease (``leases``). It may be wrong or gone at any time: it saves work.
+An evaluation has a hint as a turn has, under its own id. The hint is ``sending``, ``sent``,
+``waiting`` (for its retry) or ``running:<worker>``, which is that worker's lease (``leases``). It
+may be wrong or gone at any time: it saves work.
 """
 
 from __future__ import annotations

@@ -65,11 +65,10 @@ class Look(StrEnum):
 
 
 class OnceSender:
-    """What senders of one repository's tasks have in common; ``sending.TurnSender`` says what each
-    method does.
+    """What senders of one repository's tasks have in common.
 
-    What a task is about has an id, its ``name``, under which the hint is. ``publish`` sends the
-    message.
+    ``sending.TurnSender`` says what each method does. What a task is about has an id, its
+    ``name``, under which the hint is. ``publish`` sends the message.
     """
 
     def __init__(

@@ -130,8 +130,7 @@ def help_fusion(repository: str, attempt: str, step: int) -> None:
 
 @shared_task(name="coldfusion.reconcile")
 def reconcile(repository: str) -> None:
-    """Send the next turn of every open submission, and every evaluation that is wanted, if they
-    are neither queued nor running.
+    """Send what is neither queued nor running: next turns of open submissions, and evaluations.
 
     They have to be missing at two looks. What is found missing for the first time asks for the
     second look itself, so that a single call brings it back, beat or no beat.

@@ -137,8 +137,9 @@ class Submission(Record):
     submission_id: str
     contributor_id: str
     """The party whose dataset it is."""
-    kind: Literal["finetune", "recycled"]
-    """``recycled`` was finetuned elsewhere and is contributed once, as it is."""
+    kind: Literal["finetune", "recycled", "held_out"]
+    """``recycled`` was finetuned elsewhere and is contributed once, as it is. ``held_out`` names a
+    dataset that is measured on and never contributes."""
     dataset_id: str | None
     """An uploaded dataset; None if recycled, or if the data stays at a site."""
     turns: int | None = Field(ge=1)

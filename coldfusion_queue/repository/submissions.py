@@ -73,7 +73,7 @@ class Submissions:
         self,
         contributor_id: str,
         *,
-        kind: Literal["finetune", "recycled"] = "finetune",
+        kind: Literal["finetune", "recycled", "held_out"] = "finetune",
         dataset_id: str | None,
         turns: int | None = 1,
         hyperparameters: Hyperparameters | None = None,
@@ -108,7 +108,7 @@ class Submissions:
             site_data=site_data,
         )
         name = submission.submission_id
-        if submission.kind == "finetune":  # a recycled one has no turn that a worker could run
+        if submission.kind == "finetune":  # others have no turn that a worker could run
             self._store.create(self._keys.open_submission(name), b"")
             reach(CrashPoint.SUBMIT_MARKED)
         if not self._store.create(self._keys.submission(name), submission.to_bytes()):
@@ -139,7 +139,9 @@ class Submissions:
         committed = last_existing(lambda turn: turn == 0 or self._is_committed(name, turn), 0)
         failure = self.failure(name)
         state = SubmissionState.OPEN
-        if submission.turns is not None and committed >= submission.turns:
+        if submission.kind == "held_out" or (
+            submission.turns is not None and committed >= submission.turns
+        ):
             state = SubmissionState.COMPLETE
         elif failure is not None:
             state = SubmissionState.FAILED
