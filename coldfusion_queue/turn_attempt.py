@@ -64,7 +64,7 @@ class TurnAttempt:
         return TurnCheckpoints(self.repository, self.name, self.submission.site is not None)
 
     def finetune(self) -> Finetuned:
-        """Go on from the newest checkpoint that is of use, or begin with the newest base."""
+        """Go on from the newest checkpoint that is of use, or begin with the base to begin with."""
         checkpoints = self.repository.checkpoints.all(self.name)
         self._stop_if_asked(checkpoints[0] if checkpoints else None)
         for checkpoint in checkpoints:
@@ -72,7 +72,8 @@ class TurnAttempt:
                 return self._finetune(self.checkpoints.base_of(checkpoint), checkpoint)
             except UNUSABLE as error:
                 self.checkpoints.pass_over(checkpoint, error)
-        return self._finetune(self.repository.ledger.base_version(), None)
+        base = self.repository.ledger.base_version(self.submission.base_version)
+        return self._finetune(base, None)
 
     def _finetune(self, base: BaseVersion, checkpoint: Checkpoint | None) -> Finetuned:
         # torch and transformers are loaded here, in the pool's child, never in the worker's
@@ -167,8 +168,11 @@ class TurnAttempt:
         return self._newest(base, checkpoint)
 
     def _newest(self, base: BaseVersion, checkpoint: Checkpoint | None) -> BaseVersion:
-        """The newest base version, as far as the store answers; a checkpoint keeps its own."""
-        if checkpoint is None:
+        """The newest base version, as far as the store answers.
+
+        A checkpoint keeps its own, and so does a submission that names one.
+        """
+        if checkpoint is None and self.submission.base_version is None:
             with suppress(RetryableError):
                 return self.repository.ledger.base_version()
         return base

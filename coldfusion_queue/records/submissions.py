@@ -150,6 +150,8 @@ class Submission(Record):
     """Host, process and program version that wrote it."""
     site_data: SiteData | None = None
     """Private data that stays at a site; None for an uploaded dataset."""
+    base_version: int | None = Field(None, ge=0)
+    """Version that its turns are finetuned from; None is the newest when a turn begins."""
 
     @property
     def site(self) -> str | None:

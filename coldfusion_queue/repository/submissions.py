@@ -79,6 +79,7 @@ class Submissions:
         hyperparameters: Hyperparameters | None = None,
         submission_id: str | None = None,
         site_data: SiteData | None = None,
+        base_version: int | None = None,
     ) -> Submission:
         """Record a submission: first its marker, then the record, which is the commit point.
 
@@ -92,6 +93,7 @@ class Submissions:
             hyperparameters: of its finetunes; None takes the defaults.
             submission_id: a new id that was made before; None makes one.
             site_data: private data that stays at a site.
+            base_version: what its turns are finetuned from; None is the newest at each turn.
 
         Raises:
             AlreadyExistsError: another submission has this id.
@@ -106,6 +108,7 @@ class Submissions:
             created_at=datetime.now(UTC),
             created_by=actor(),
             site_data=site_data,
+            base_version=base_version,
         )
         name = submission.submission_id
         if submission.kind == "finetune":  # others have no turn that a worker could run

@@ -62,6 +62,14 @@ class Bench:
             hyperparameters=HYPERPARAMETERS.model_copy(update=changes),
         )
 
+    def submit_from(self, base_version: int) -> Submission:
+        return self.repository.submissions.create(
+            "somebody",
+            dataset_id=self.dataset_id,
+            hyperparameters=HYPERPARAMETERS,
+            base_version=base_version,
+        )
+
     def run(
         self,
         submission: Submission,
@@ -83,8 +91,11 @@ class Bench:
     def publish(self) -> BaseVersion:
         """Somebody else's contribution becomes a new base version."""
         self.contribute("other", seed=4)
-        fuse_once(self.repository, self.settings)
+        self.fuse()
         return self.repository.ledger.base_version()
+
+    def fuse(self) -> None:
+        fuse_once(self.repository, self.settings)
 
     def checkpoints(self) -> list[str]:
         prefix = self.repository.keys.all_checkpoints

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from coldfusion_queue.errors import NotFoundError
 from coldfusion_queue.finetune import run
 from coldfusion_queue.queue.reporting import TurnCancelledError
 from coldfusion_queue.repository.repository import Repository
@@ -94,6 +95,28 @@ def test_the_base_version_that_is_published_just_before_the_device_is_free_is_se
     run_turn(bench.repository, bench.settings, submission, 1, ignore, device=device)
 
     assert bench.committed(submission).base_version == 1
+
+
+def test_a_submission_that_names_its_base_version_trains_on_it_whatever_was_published(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = outcome(bench.run(bench.submit()))
+    bench.publish()
+    published = iter([lambda: bench.contribute("third", seed=5), bench.fuse])
+    device = BusyDevice(50, lambda: next(published, lambda: None)())
+    submission = bench.submit_from(0)
+
+    run_turn(bench.repository, bench.settings, submission, 1, ignore, device=device)
+
+    assert bench.repository.ledger.base_version().version == 2
+    assert outcome(bench.committed(submission)) == expected
+
+
+def test_a_submission_that_names_a_base_version_nobody_published_does_not_begin(
+    bench: Bench,
+) -> None:
+    with pytest.raises(NotFoundError, match="base version '7'"):
+        bench.run(bench.submit_from(7))
 
 
 def test_while_another_base_version_is_prepared_the_model_of_the_last_one_is_gone(
