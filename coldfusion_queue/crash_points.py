@@ -103,6 +103,20 @@ class CrashPoint(StrEnum):
     #: The version's lineage is written beside it; the candidate is complete.
     PUBLISH_LINEAGE = "publish.lineage"
 
+    # --- ask the gate
+    #: The candidate is recorded, no probe of it is asked for.
+    GATE_CANDIDATE = "gate.candidate"
+    #: The candidate passed or was withheld: the entry exists, its record is still there.
+    GATE_JUDGED = "gate.judged"
+    #: The record of the candidate is deleted; if it was withheld, so are its files.
+    GATE_CLEANED = "gate.cleaned"
+
+    # --- roll back
+    #: The restored version is uploaded, nothing refers to it.
+    ROLLBACK_UPLOADED = "rollback.uploaded"
+    #: The entry that publishes it exists.
+    ROLLBACK_APPENDED = "rollback.appended"
+
     # --- decide
     #: The ledger entry exists, nothing of it is settled.
     DECIDE_APPENDED = "decide.appended"

@@ -25,6 +25,7 @@ Object keys, all below ``<repository>/`` in one bucket; objects are immutable un
     fusions/<version>-<attempt>/plan.json          what a fusion that is shared out fuses; deleted
     fusions/<version>-<attempt>/<step>-<file>      with its end, as are the results of its pieces
     ledger/<sequence>.json                         commit point of every decision
+    candidates/<sequence>.json                     deleted: a fused model that waits for the gate
     wanted/<evaluation_id>.json                    deleted: an evaluation that is not done yet
     evaluations/<base digest>/<dataset_id>/<kind>-<seed>-<digest>.json   what an evaluation found
     .probe-<token>                                 trial of conditional writes, deleted at once
@@ -206,6 +207,15 @@ class ObjectKeys:
     def ledger(self, sequence: int) -> str:
         """Key of a ledger entry."""
         return f"{self.repository}/ledger/{sequence:010d}.json"
+
+    @property
+    def candidates(self) -> str:
+        """Prefix of what waits for the gate."""
+        return f"{self.repository}/candidates/"
+
+    def candidate(self, sequence: int) -> str:
+        """Key of the fused model that the ledger entry of this number would publish."""
+        return f"{self.candidates}{sequence:010d}.json"
 
     @property
     def wanted(self) -> str:

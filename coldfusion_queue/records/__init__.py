@@ -7,6 +7,7 @@
 ``contributions``  what was committed, what it was found to be, and what was decided about it
 ``base_versions``  base models: identity, files and lineage, and the plan of the next one
 ``policy``         when to fuse, what, and how
+``gate``           what the gate found of a fused model, and what it tries
 ``ledger``         the repository as a whole: what it is, and what was decided in it
 ``evaluations``    what is measured of base models, and what came out
 =================  ===============================================================================
@@ -38,7 +39,14 @@ from coldfusion_queue.records.evaluations import (
     EvaluationRequest,
     EvaluationSpec,
 )
-from coldfusion_queue.records.ledger import FORMAT_VERSION, LedgerEntry, RepositoryRecord, State
+from coldfusion_queue.records.gate import GateReport, Trial
+from coldfusion_queue.records.ledger import (
+    FORMAT_VERSION,
+    Candidate,
+    LedgerEntry,
+    RepositoryRecord,
+    State,
+)
 from coldfusion_queue.records.policy import Policy
 from coldfusion_queue.records.record import FileRecord, Record
 from coldfusion_queue.records.submissions import (
@@ -55,6 +63,7 @@ __all__ = [
     "FORMAT_VERSION",
     "BaseVersion",
     "Cancellation",
+    "Candidate",
     "Checkpoint",
     "Collection",
     "Contribution",
@@ -70,6 +79,7 @@ __all__ = [
     "FusedContribution",
     "FusedFile",
     "FusionPlan",
+    "GateReport",
     "Hyperparameters",
     "Inspection",
     "LedgerEntry",
@@ -86,4 +96,5 @@ __all__ = [
     "SplitRecord",
     "State",
     "Submission",
+    "Trial",
 ]

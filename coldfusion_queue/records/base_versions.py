@@ -48,12 +48,14 @@ class BaseVersion(Record):
     files: Mapping[str, FileRecord]
     """File name within the directory to its record."""
     parent: int | None
-    """Version it was made from; None for the pretrained model."""
+    """Version before it, which it was fused into; None for the pretrained model."""
     method: str | None
     method_options: Mapping[str, int | float] = Field(default_factory=dict)
     """The policy's fields that the method takes, and their values."""
     server_learning_rate: float | None
     fused: tuple[FusedContribution, ...]
+    restores: int | None = None
+    """Version whose parameters these are, if the one before it was rolled back."""
     state: Mapping[str, FileRecord] | None = None
     """What the next fusion with momentum needs: the model without momentum, by file name. These
     lie in the directory, but are none of its files: nobody finetunes on them."""

@@ -138,6 +138,8 @@ class Rule(StrEnum):
     COSINE = "cosine"
     #: ``max_copy_cosine``.
     COPY = "copy"
+    #: ``gate_tolerance`` or ``gate_max_drift``: the base model is worse with it.
+    GATE = "gate"
 
 
 class Decision(Record):

@@ -8,10 +8,11 @@ from pydantic import Field
 
 from coldfusion_queue.records.base_versions import BaseVersion, ModelIdentity
 from coldfusion_queue.records.contributions import Decision
+from coldfusion_queue.records.gate import GateReport, Trial
 from coldfusion_queue.records.policy import Policy
 from coldfusion_queue.records.record import Record
 
-__all__ = ["FORMAT_VERSION", "LedgerEntry", "RepositoryRecord", "State"]
+__all__ = ["FORMAT_VERSION", "Candidate", "LedgerEntry", "RepositoryRecord", "State"]
 
 #: Version of the layout and the records; a repository of another version is refused.
 FORMAT_VERSION = 1
@@ -32,6 +33,10 @@ class State(Record):
 
     base: BaseVersion
     policy: Policy
+    gate: GateReport | None = None
+    """What the gate found of ``base``; None if it was published without."""
+    trial: Trial | None = None
+    """A batch that was withheld and is being tried; nothing else is fused meanwhile."""
 
 
 class LedgerEntry(Record):
@@ -48,6 +53,21 @@ class LedgerEntry(Record):
     decisions: tuple[Decision, ...]
     policy: Policy | None
     """New policy, when this entry changes it."""
+    gate: GateReport | None = None
+    """What the gate found of what is published or withheld."""
+    withheld: BaseVersion | None = None
+    """Fused model that the gate did not let pass; its files are deleted."""
     note: str
     after: State
     """The state from here on, so that a reader needs the newest entry alone."""
+
+
+class Candidate(Record):
+    """A fused model that waits for the gate."""
+
+    entry: LedgerEntry
+    """What is appended if it passes, but for what the gate found."""
+    suspects: tuple[str, ...]
+    """Contributions of it that may be at fault if it does not pass; see ``Trial.suspects``."""
+    suspect: str | None
+    """Contribution of the batch that was left out to see whether it is at fault."""

@@ -75,6 +75,18 @@ class Policy(Record):
     max_copy_cosine: float | None = Field(0.95, gt=0, le=1)
     """Cosine to another contributor's delta at most; what is more is refused as a copy of the
     earlier one. None takes copies."""
+    gate_datasets: tuple[str, ...] = ()
+    """Ids of the datasets that a fused model is probed on before it is published; without any it is
+    published at once."""
+    gate_tolerance: float = Field(0.01, ge=0, lt=1)
+    """How far the mean score of the probes may be below that of the version fused into."""
+    gate_max_drift: float | None = Field(0.02, ge=0, lt=1)
+    """How far it may be below that of the best of the last ten versions; a published version that
+    is found to be further below is rolled back. None sets no limit and rolls nothing back."""
+    gate_max_examples: int | None = Field(1000, ge=1)
+    """Examples of a gate dataset that a probe is fitted on, and scored on, at most."""
+    gate_max_trials: int = Field(16, ge=1)
+    """Fusions that are tried without a suspect, at most, when one was withheld."""
     retain_base_versions: int | None = Field(10, ge=1)
     """Newest base versions whose files are kept, as targets of a rollback; None keeps all. Version
     0 and what a pending contribution or a checkpoint needs are kept in any case."""

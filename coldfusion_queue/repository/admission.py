@@ -28,7 +28,15 @@ from coldfusion_queue.repository.judging import Update, Verdict, judge
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.repository.selection import Selection, recently_served, select
 
-__all__ = ["Admission", "Admitted", "Refusal", "admit", "recently_fused", "refusal"]
+__all__ = [
+    "Admission",
+    "Admitted",
+    "Refusal",
+    "admit",
+    "readmit",
+    "recently_fused",
+    "refusal",
+]
 
 #: Fused contributions that a new one is compared with, the newest ones.
 _NUM_RECENT = 64
@@ -53,6 +61,13 @@ class Admitted:
     """What its delta is like among the others; see ``judging.Verdict``."""
     override: str | None
     """Why it may although it exceeds a limit, in the operator's words."""
+
+    @property
+    def agreement(self) -> tuple[float, str]:
+        """Sorts what was fused together: what agrees least with the others comes first."""
+        # Of few there is no cosine; then the longest is the most conspicuous.
+        least = self.numbers.get("cosine", -self.numbers["relative_norm"])
+        return least, self.contribution.contribution_id
 
 
 @dataclass(frozen=True)
@@ -111,6 +126,52 @@ def admit(
             expired, waited = selection.expired, selection.waited_seconds
             return Admission(tuple(admitted), refused, expired, waited)
         refused |= found
+
+
+def readmit(
+    repository: Repository,
+    inspector: Inspector,
+    newest: LedgerEntry,
+    contribution_ids: Sequence[str],
+) -> Admission:
+    """Admit contributions again that were fused together, without others, at once.
+
+    They passed the policy's limits, which are not asked again: those compare them with each other.
+
+    Args:
+        repository: where.
+        inspector: of this repository.
+        newest: the newest ledger entry.
+        contribution_ids: of undecided ones.
+
+    Raises:
+        LedgerConflictError, RetryableError: see ``admit``.
+    """
+    refused: dict[str, Refusal] = {}
+    contributions: list[Contribution] = []
+    for name in contribution_ids:
+        try:
+            found = repository.contributions.find(name)
+        except InvalidRecordError as error:
+            refused[name] = refusal(error)
+            continue
+        if found is not None:
+            contributions.append(found)
+    faults = inspector.inspect(contributions)
+    refused |= {name: refusal(error) for name, error in faults.items()}
+    whole = [item for item in contributions if item.contribution_id not in refused]
+    updates = [
+        Update(item.contribution_id, item.contributor_id, inspector.found[item.contribution_id])
+        for item in whole
+    ]
+    verdicts = judge(newest.after.policy, updates, recently_fused(repository, newest))
+    admitted = []
+    for item, update in zip(whole, updates, strict=True):
+        override = repository.contributions.override(item.contribution_id)
+        reason = override.reason if override else None
+        numbers = verdicts[item.contribution_id].numbers
+        admitted.append(Admitted(item, update.inspection, numbers, reason))
+    return Admission(tuple(admitted), refused, (), 0.0)
 
 
 def refusal(error: ColdFusionError) -> Refusal:

@@ -115,6 +115,33 @@ class BaseVersions:
             reach(CrashPoint.PUBLISH_LINEAGE)
             return candidate
 
+    def upload_restored(self, old: BaseVersion, current: BaseVersion) -> BaseVersion:
+        """Upload an attempt at the version after ``current`` with the files of an old one.
+
+        The state of a method with momentum is left out: it leads away from the old version.
+
+        Raises:
+            NotFoundError: files of the old version were collected.
+            DigestMismatchError: a file is not what was recorded.
+        """
+        with self._attempt(current.version + 1) as prefix:
+            files = {
+                name: self._store.put_stream(prefix + name, self._store.read_stream(file))
+                for name, file in old.files.items()
+            }
+            return self._finish(
+                BaseVersion(
+                    version=current.version + 1,
+                    prefix=prefix,
+                    files=files,
+                    parent=current.version,
+                    method=None,
+                    server_learning_rate=None,
+                    fused=(),
+                    restores=old.version,
+                )
+            )
+
     def discard(self, prefix: str) -> None:
         """Delete an attempt that will not be published."""
         self._store.delete([item.key for item in self._store.list(prefix)])

@@ -16,9 +16,9 @@ from coldfusion_queue.errors import InvalidRecordError, LedgerConflictError, Not
 from coldfusion_queue.names import actor
 from coldfusion_queue.records import Collection
 from coldfusion_queue.repository import orphans, retention
-from coldfusion_queue.repository.fusing import settle
 from coldfusion_queue.repository.garbage import Garbage, Kind, Plan
 from coldfusion_queue.repository.repository import Repository
+from coldfusion_queue.repository.settling import settle
 from coldfusion_queue.repository.survey import Survey
 
 __all__ = ["collect", "collect_garbage", "plan"]

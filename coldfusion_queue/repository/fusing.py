@@ -1,4 +1,4 @@
-"""Commit of a fusion: settle, admit, stream-fuse, append to the ledger, settle again.
+"""Commit of a fusion: settle, admit, stream-fuse, ask the gate, append to the ledger, settle again.
 
 Each step is one function here; ``docs/protocol.md`` says what a crash after each of them leaves
 behind and what recovers it.
@@ -6,39 +6,32 @@ behind and what recovers it.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from coldfusion_queue.crash_points import CrashPoint, reach
 from coldfusion_queue.errors import LedgerConflictError
-from coldfusion_queue.fusion.coefficients import coefficients
-from coldfusion_queue.fusion.methods import make_method
-from coldfusion_queue.fusion.stream import ContributionFault
 from coldfusion_queue.records import (
-    BaseVersion,
+    Candidate,
     Decision,
-    FusedContribution,
-    FusedFile,
-    FusionPlan,
+    EvaluationRequest,
     LedgerEntry,
-    Outcome,
     Policy,
-    State,
 )
-from coldfusion_queue.repository.admission import Admission, Admitted, Refusal, admit, refusal
-from coldfusion_queue.repository.fusion_job import Alone, Crew, FusionJob, run_job
+from coldfusion_queue.repository.admission import Admission, admit, readmit
+from coldfusion_queue.repository.deciding import decide
+from coldfusion_queue.repository.fusion_job import Alone, Crew
+from coldfusion_queue.repository.gating import Gate
 from coldfusion_queue.repository.inspecting import Inspector
-from coldfusion_queue.repository.momentum import damage_told
 from coldfusion_queue.repository.opening import Opener
 from coldfusion_queue.repository.repository import Repository
-from coldfusion_queue.repository.selection import expiry
+from coldfusion_queue.repository.rolling_back import roll_back_regression
+from coldfusion_queue.repository.settling import settle
+from coldfusion_queue.repository.trials import conclude, next_suspect, tried_without
 from coldfusion_queue.settings import Settings
 
-__all__ = ["FusionReport", "fuse_once", "settle"]
-
-log = logging.getLogger(__name__)
+__all__ = ["FusionReport", "fuse_once"]
 
 _ALONE = Alone()
 
@@ -48,11 +41,15 @@ class FusionReport:
     """What one look at the inbox led to."""
 
     num_pending: int
-    """Contributions that were pending when it looked."""
+    """Contributions that were pending when it looked; 0 if it looked at a candidate instead."""
     waited_seconds: float
     """How long the oldest of them had been."""
     entry: LedgerEntry | None = None
     """The ledger entry that was appended; None if there was nothing to decide."""
+    candidate: Candidate | None = None
+    """What waits for the gate."""
+    wanted: Sequence[EvaluationRequest] = ()
+    """Evaluations that the gate waits for; somebody has to send them, or ``reconcile`` does."""
 
     @property
     def decisions(self) -> Sequence[Decision]:
@@ -68,10 +65,15 @@ def fuse_once(
 ) -> FusionReport:
     """Fuse what is pending, if the policy says that it is time.
 
+    With a gate the fused model is a candidate first: this call records it and asks for its
+    probes, and a later one publishes or withholds it. While there is a candidate, or a batch that
+    was withheld is tried, nothing else is fused.
+
     Idempotent: nothing counts before the ledger entry is created, and one writer alone creates
     it; after a crash anywhere the next call starts again from the ledger.
-    Writes: ``inspections/<id>.json``, ``base/<version>-<attempt>/``, ``ledger/<n+1>.json``,
-    ``decision.json`` of what was decided; deletes inbox markers.
+    Writes: ``inspections/<id>.json``, ``base/<version>-<attempt>/``, ``candidates/<n+1>.json``,
+    ``wanted/<evaluation_id>.json``, ``ledger/<n+1>.json``, ``decision.json`` of what was decided;
+    deletes inbox markers, and files of what was withheld.
 
     Args:
         repository: where.
@@ -87,177 +89,122 @@ def fuse_once(
     newest = repository.ledger.newest()
     settle(repository, newest)
     reach(CrashPoint.FUSE_SETTLED)
-    kept, newest = newest.after.policy, _under(newest, changes or {})
-    inbox = repository.inbox.look()
-    opener = Opener(repository, newest)
-    inspector = Inspector(repository, settings, opener, newest.after.base)
-    admission = admit(repository, inspector, newest, inbox)
-    if not admission.is_due:
-        return FusionReport(len(inbox.pending), admission.waited_seconds)
+    candidate = repository.candidates.find(newest.sequence + 1)
+    if candidate is not None:
+        return _judge(repository, newest, candidate)
+    look = _Look(repository, settings, newest, changes or {})
+    if not look.admission.is_due:
+        look.gate.ask_for_reference()
+        return look.report()
+    regression = look.gate.regression()
+    if regression is not None:
+        return look.report(roll_back_regression(repository, *regression))
     reach(CrashPoint.FUSE_SELECTED)
-    entry = _decide(repository, settings, newest, opener, admission, crew)
-    if changes:
-        note = ", ".join(f"{name}={value}" for name, value in changes.items())
-        after = entry.after.model_copy(update={"policy": kept})
-        entry = entry.model_copy(update={"after": after, "note": f"{entry.note}; by {note}"})
+    entry = look.decide(crew)
+    if entry.published is None or not look.gate.is_set:
+        _append(repository, entry)
+        return look.report(entry)
+    candidate = Candidate(entry=entry, suspects=look.suspects, suspect=look.suspect)
+    if not repository.candidates.create(candidate):
+        repository.base_versions.discard(entry.published.prefix)
+        raise LedgerConflictError(entry.sequence)
+    reach(CrashPoint.GATE_CANDIDATE)
+    return _judge(repository, newest, candidate)
+
+
+class _Look:
+    """One look at what is to be fused: the inbox, or the batch that is being tried."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        settings: Settings,
+        newest: LedgerEntry,
+        changes: Mapping[str, Any],
+    ) -> None:
+        self._repository = repository
+        self._settings = settings
+        self._kept = newest.after.policy
+        self._changes = changes
+        self._newest = newest = _under(newest, changes)
+        self._opener = Opener(repository, newest)
+        self.gate = Gate(repository, newest)
+        self.suspect: str | None = None
+        """What is left out to see whether it is at fault."""
+        self.num_pending = 0
+        inspector = Inspector(repository, settings, self._opener, newest.after.base)
+        trial = newest.after.trial
+        if trial is None:
+            inbox = repository.inbox.look()
+            self.num_pending = len(inbox.pending)
+            self.admission: Admission = admit(repository, inspector, newest, inbox)
+        else:
+            self.suspect = next_suspect(trial, newest.after.policy)
+            names = tried_without(trial, self.suspect)
+            self.num_pending = len(names)
+            self.admission = readmit(repository, inspector, newest, names)
+
+    @property
+    def suspects(self) -> tuple[str, ...]:
+        """What may be at fault, the one that agrees least with the others first."""
+        items = [item for item in self.admission.fusable if item.override is None]
+        items.sort(key=lambda item: item.agreement)
+        return tuple(item.contribution.contribution_id for item in items)
+
+    def decide(self, crew: Crew) -> LedgerEntry:
+        """Fuse, and put every decision into an entry that is to be appended."""
+        entry = decide(
+            *(self._repository, self._settings, self._newest, self._opener, self.admission, crew)
+        )
+        if self._changes:
+            note = ", ".join(f"{name}={value}" for name, value in self._changes.items())
+            after = entry.after.model_copy(update={"policy": self._kept})
+            update = {"after": after, "note": f"{entry.note}; by {note}"}
+            entry = entry.model_copy(update=update)
+        return entry
+
+    def report(self, entry: LedgerEntry | None = None) -> FusionReport:
+        """What this look led to."""
+        waited = self.admission.waited_seconds
+        return FusionReport(self.num_pending, waited, entry, wanted=self.gate.wanted)
+
+
+def _judge(repository: Repository, newest: LedgerEntry, candidate: Candidate) -> FusionReport:
+    """Publish or withhold a candidate, if all of its probes are in."""
+    model, sequence = candidate.entry.published, candidate.entry.sequence
+    assert model is not None  # noqa: S101 - it would be no candidate
+    gate = Gate(repository, newest)
+    found = gate.judge(model)
+    if found is None:
+        return FusionReport(0, 0.0, candidate=candidate, wanted=gate.wanted)
+    entry = conclude(newest, candidate, found)
+    _append(repository, entry, candidate)
+    reach(CrashPoint.GATE_JUDGED)
+    repository.candidates.drop(sequence)
+    if entry.published is None:
+        repository.base_versions.discard(model.prefix)
+    reach(CrashPoint.GATE_CLEANED)
+    return FusionReport(0, 0.0, entry)
+
+
+def _append(repository: Repository, entry: LedgerEntry, candidate: Candidate | None = None) -> None:
+    """Append an entry and settle it; when it comes too late, delete what it would publish."""
     try:
         repository.ledger.append(entry)
     except LedgerConflictError:
         reach(CrashPoint.DECIDE_LOST)
-        if entry.published is not None:
-            repository.base_versions.discard(entry.published.prefix)
+        model = entry.published or entry.withheld
+        winner = repository.ledger.entry(entry.sequence).published
+        if model is not None and (winner is None or winner.prefix != model.prefix):
+            repository.base_versions.discard(model.prefix)
+        if candidate is not None:
+            repository.candidates.drop(entry.sequence)
         raise
     reach(CrashPoint.DECIDE_APPENDED)
     settle(repository, entry)
-    return FusionReport(len(inbox.pending), admission.waited_seconds, entry)
 
 
 def _under(newest: LedgerEntry, changes: Mapping[str, Any]) -> LedgerEntry:
     """The newest entry as if it had set another policy."""
     policy = Policy.model_validate({**newest.after.policy.model_dump(), **changes})
     return newest.model_copy(update={"after": newest.after.model_copy(update={"policy": policy})})
-
-
-def settle(repository: Repository, entry: LedgerEntry) -> None:
-    """Write the missing ``decision.json`` of all that an entry decided, then delete the markers.
-
-    Every fuser settles the newest entry before it appends the next, so all older entries are
-    settled. Idempotent.
-    """
-    for decision in entry.decisions:
-        key = repository.keys.decision(decision.contribution_id)
-        repository.store.create(key, decision.to_bytes())
-        reach(CrashPoint.SETTLE_DECISION)
-    reach(CrashPoint.SETTLE_DECISIONS)
-    repository.inbox.remove([decision.contribution_id for decision in entry.decisions])
-    reach(CrashPoint.SETTLE_UNMARKED)
-
-
-def _decide(
-    repository: Repository,
-    settings: Settings,
-    newest: LedgerEntry,
-    opener: Opener,
-    admission: Admission,
-    crew: Crew,
-) -> LedgerEntry:
-    """Fuse what is admitted and put every decision into one new entry."""
-    sequence = newest.sequence + 1
-    policy, base = newest.after.policy, newest.after.base
-    refused = dict(admission.refused)
-    fusable = {item.contribution.contribution_id: item for item in admission.fusable}
-    published: BaseVersion | None = None
-    while fusable and published is None:
-        try:
-            admitted = list(fusable.values())
-            published = _upload_fused(repository, settings, newest, opener, admitted, crew)
-        except ContributionFault as fault:  # it is not any more what was inspected
-            reach(CrashPoint.FUSE_REFUSED)
-            del fusable[fault.contribution_id]
-            refused[fault.contribution_id] = refusal(fault.cause)
-    decisions = [expiry(item, base.version, policy, sequence) for item in admission.expired]
-    decisions += [_refused(name, item, sequence) for name, item in refused.items()]
-    if published is not None:
-        decisions += [
-            _fused(line, published.version, sequence, fusable[line.contribution_id].numbers)
-            for line in published.fused
-        ]
-    return repository.new_entry(
-        sequence,
-        State(base=published or base, policy=policy),
-        published=published,
-        note=_note(decisions, published),
-        decisions=tuple(sorted(decisions, key=lambda item: item.contribution_id)),
-    )
-
-
-def _upload_fused(
-    repository: Repository,
-    settings: Settings,
-    newest: LedgerEntry,
-    opener: Opener,
-    admitted: Sequence[Admitted],
-    crew: Crew,
-) -> BaseVersion:
-    """Stream-fuse contributions into an attempt at the next version.
-
-    Raises:
-        ContributionFault: one of them cannot be fused; nothing of the attempt remains.
-    """
-    policy, base = newest.after.policy, newest.after.base
-    shares = coefficients(policy, base.version, [item.contribution for item in admitted])
-    inputs = [
-        opener.inspected(item.contribution, item.inspection, share)
-        for item, share in zip(admitted, shares, strict=True)
-    ]
-    method = make_method(policy.method, policy.model_dump())
-
-    def fuse(prefix: str) -> Sequence[FusedFile]:
-        plan = FusionPlan(
-            sequence=newest.sequence,
-            prefix=prefix,
-            coefficients={item.contribution_id: item.coefficient for item in inputs},
-            method=policy.method,
-            method_options=asdict(method),
-        )
-        return run_job(FusionJob(repository, settings, plan, base, opener, inputs), crew)
-
-    lineage = _lineage(base, admitted, shares)
-    with damage_told(base):
-        return repository.base_versions.upload_candidate(base, fuse, lineage, policy, method)
-
-
-def _lineage(
-    base: BaseVersion, admitted: Sequence[Admitted], shares: Sequence[float]
-) -> list[FusedContribution]:
-    lines = [
-        FusedContribution(
-            contribution_id=item.contribution.contribution_id,
-            contributor_id=item.contribution.contributor_id,
-            dataset_id=item.contribution.dataset_id,
-            base_version=item.contribution.base_version,
-            staleness=base.version - item.contribution.base_version,
-            coefficient=share,
-            override=item.override,
-        )
-        for item, share in zip(admitted, shares, strict=True)
-    ]
-    return sorted(lines, key=lambda line: line.contribution_id)
-
-
-def _fused(
-    line: FusedContribution, version: int, sequence: int, numbers: Mapping[str, float]
-) -> Decision:
-    reason = f"fused into base version {version}"
-    if line.override is not None:
-        reason += f", although it exceeds a limit: {line.override}"
-    return Decision(
-        contribution_id=line.contribution_id,
-        outcome=Outcome.FUSED,
-        reason=reason,
-        sequence=sequence,
-        version=version,
-        numbers={**numbers, "staleness": line.staleness, "coefficient": line.coefficient},
-    )
-
-
-def _refused(contribution_id: str, refusal: Refusal, sequence: int) -> Decision:
-    ids = {"event": "contribution_refused", "contribution": contribution_id}
-    log.warning("contribution refused: %s", refusal.reason, extra=ids)
-    return Decision(
-        contribution_id=contribution_id,
-        outcome=Outcome.REFUSED,
-        reason=refusal.reason,
-        rule=refusal.rule,
-        sequence=sequence,
-        version=None,
-        numbers=refusal.numbers,
-    )
-
-
-def _note(decisions: Sequence[Decision], published: BaseVersion | None) -> str:
-    counts = {
-        outcome: sum(1 for item in decisions if item.outcome is outcome) for outcome in Outcome
-    }
-    done = ", ".join(f"{number} {outcome}" for outcome, number in counts.items() if number)
-    return f"base version {published.version}: {done}" if published else done

@@ -13,7 +13,7 @@ from coldfusion_queue.repository.repository import Repository
 __all__ = ["override", "record_override"]
 
 #: Limits of the policy. What is refused for another reason cannot be fused at all.
-_LIMITS = frozenset({Rule.RELATIVE_NORM, Rule.NORM_Z, Rule.COSINE, Rule.COPY})
+_LIMITS = frozenset({Rule.RELATIVE_NORM, Rule.NORM_Z, Rule.COSINE, Rule.COPY, Rule.GATE})
 
 
 def override(repository: Repository, refused_id: str, reason: str) -> Contribution:

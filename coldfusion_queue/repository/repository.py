@@ -25,6 +25,7 @@ from coldfusion_queue.records import (
     State,
 )
 from coldfusion_queue.repository.base_versions import BaseVersions
+from coldfusion_queue.repository.candidates import Candidates
 from coldfusion_queue.repository.checkpoints import Checkpoints
 from coldfusion_queue.repository.committing import Contributions
 from coldfusion_queue.repository.evaluations import Evaluations
@@ -52,6 +53,7 @@ class Repository:
         self.heads = Heads(store, self.keys, self.contributions)
         self.inbox = Inbox(store, self.keys, self.contributions)
         self.base_versions = BaseVersions(store, self.keys)
+        self.candidates = Candidates(store, self.keys)
         self.evaluations = Evaluations(store, self.keys)
 
     @classmethod

@@ -1,0 +1,185 @@
+"""The gate: is a fused model as good as what is published, by probes on datasets of the policy.
+
+It knows what is measured and what the figures mean. Who measures is none of its business: it
+asks for what is missing (``Evaluations.want``) and judges when everything is there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from coldfusion_queue.records import (
+    BaseVersion,
+    EvaluationRequest,
+    EvaluationSpec,
+    GateReport,
+    Hyperparameters,
+    LedgerEntry,
+    Policy,
+)
+from coldfusion_queue.repository.repository import Repository
+
+__all__ = ["Gate", "Standing", "gate_specs"]
+
+log = logging.getLogger(__name__)
+
+#: Published versions that a model is compared with, the newest one included.
+_LOOK_BACK = 10
+
+
+def gate_specs(policy: Policy) -> list[EvaluationSpec]:
+    """What the gate measures of a model: a linear probe for each gate dataset.
+
+    Scored is the validation split, so that the test split stays a test.
+    """
+    hyperparameters = Hyperparameters(max_examples=policy.gate_max_examples)
+    return [
+        EvaluationSpec(
+            dataset_id=dataset_id,
+            kind="frozen",
+            split="validation",
+            max_scored_examples=policy.gate_max_examples,
+            hyperparameters=hyperparameters,
+        )
+        for dataset_id in policy.gate_datasets
+    ]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a published version stands."""
+
+    base: BaseVersion
+    mean: float
+    """Over the gate datasets."""
+
+
+class Gate:
+    """The gate of a repository, as the policy of a ledger entry sets it.
+
+    Args:
+        repository: where.
+        newest: its newest ledger entry.
+    """
+
+    def __init__(self, repository: Repository, newest: LedgerEntry) -> None:
+        self._repository = repository
+        self._newest = newest
+        self._policy = newest.after.policy
+        self._specs = gate_specs(self._policy)
+        self.wanted: list[EvaluationRequest] = []
+        """What was found missing; somebody has to send it."""
+
+    @property
+    def is_set(self) -> bool:
+        """Whether there is one."""
+        return bool(self._specs)
+
+    def ask(self, base: BaseVersion) -> Mapping[str, float | None] | None:
+        """Scores of a model by dataset; None for one that cannot be measured.
+
+        Writes: ``wanted/<evaluation_id>.json`` of what is missing.
+
+        Returns:
+            None if not everything is measured yet; see ``wanted``.
+        """
+        scores = self._scores(base)
+        if scores is None:
+            self.wanted += self._repository.evaluations.want(base, self._specs)
+        return scores
+
+    def ask_for_reference(self) -> None:
+        """Have the published version measured while nothing is to be fused; see ``wanted``."""
+        if self.is_set:
+            self.ask(self._newest.after.base)
+
+    def judge(self, candidate: BaseVersion) -> GateReport | None:
+        """Compare a fused model with what is published.
+
+        Returns:
+            None if something is not measured yet, or a gate dataset cannot be measured at all:
+            then nobody knows whether the candidate is good, so it is not published.
+        """
+        published = self._newest.after.base
+        scores, reference = self.ask(candidate), self.ask(published)
+        if scores is None or reference is None:
+            return None
+        known = {name: score for name, score in reference.items() if score is not None}
+        if len(known) < len(reference):
+            self._complain(sorted(reference.keys() - known.keys()))
+            return None
+        best = max(self.standings(), key=lambda item: item.mean)
+        floor = fmean(known.values()) - self._policy.gate_tolerance
+        if self._policy.gate_max_drift is not None:
+            floor = max(floor, best.mean - self._policy.gate_max_drift)
+        found = {name: score or 0.0 for name, score in scores.items()}
+        return GateReport(
+            scores=found,
+            reference=known,
+            mean=fmean(found.values()),
+            reference_mean=fmean(known.values()),
+            best_mean=best.mean,
+            best_version=best.base.version,
+            floor=floor,
+        )
+
+    def regression(self) -> tuple[Standing, Standing] | None:
+        """The published version, if it is found to be too bad, and the best one to go back to.
+
+        What was measured counts, whenever that was; nothing is asked for. Versions whose files
+        were collected are passed over.
+        """
+        limit = self._policy.gate_max_drift
+        if limit is None or not self.is_set:
+            return None
+        standings = list(self.standings())
+        if not standings or standings[0].base.version != self._newest.after.base.version:
+            return None
+        current, *earlier = standings
+        worse = [item for item in earlier if item.mean - current.mean > limit]
+        kept = [item for item in worse if self._is_there(item.base)]
+        return (current, max(kept, key=lambda item: item.mean)) if kept else None
+
+    def standings(self) -> Iterator[Standing]:
+        """The last published versions that were measured, the newest first."""
+        for base in self._published():
+            scores = self._scores(base)
+            known = [score for score in (scores or {}).values() if score is not None]
+            if scores and len(known) == len(scores):
+                yield Standing(base, fmean(known))
+
+    def _scores(self, base: BaseVersion) -> dict[str, float | None] | None:
+        find = self._repository.evaluations.find
+        scores: dict[str, float | None] = {}
+        for spec in self._specs:
+            found = find(spec.evaluation_id(base.digest))
+            if found is None:
+                return None
+            scores[spec.dataset_id] = found.score
+        return scores
+
+    def _published(self) -> Iterator[BaseVersion]:
+        entry, num_versions = self._newest, 1
+        yield entry.after.base
+        while num_versions < _LOOK_BACK and entry.after.base.version > 0:
+            before = entry.after.base.version
+            entry = self._repository.ledger.entry(entry.sequence - 1)
+            if entry.after.base.version != before:
+                num_versions += 1
+                yield entry.after.base
+
+    def _is_there(self, base: BaseVersion) -> bool:
+        stat = self._repository.store.stat
+        return all(stat(file.key) is not None for file in base.files.values())
+
+    def _complain(self, dataset_ids: Sequence[str]) -> None:
+        names = ", ".join(dataset_ids)
+        remedy = "see 'coldfusion evaluate --dataset ID', then change the policy's gate_datasets"
+        log.error(
+            "the gate cannot measure dataset %s, so nothing is published: %s",
+            *(names, remedy),
+            extra={"event": "gate_stuck"},
+        )
