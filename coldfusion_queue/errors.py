@@ -65,6 +65,7 @@ __all__ = [
     "SubmissionFailedError",
     "TrainingFailedError",
     "UnsupportedStoreError",
+    "UnusableModelError",
     "UsageError",
     "WaitTimeoutError",
 ]
@@ -333,6 +334,20 @@ class TrainingFailedError(PermanentError):
     subject: str
     problem: str
     remedy: str
+
+
+@dataclass(eq=False)
+class UnusableModelError(PermanentError):
+    """A base model gives numbers that are NaN or infinite."""
+
+    exit_code = 16
+    template = (
+        "base version {version} gives features that are not finite on dataset {dataset_id}; roll "
+        "it back"
+    )
+
+    version: int
+    dataset_id: str
 
 
 @dataclass(eq=False)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from coldfusion_queue.cache import LocalCache
 from coldfusion_queue.crash_points import CrashPoint, reach
 from coldfusion_queue.disk import disk_errors
-from coldfusion_queue.errors import ColdFusionError
+from coldfusion_queue.errors import ColdFusionError, NotFoundError
 from coldfusion_queue.names import actor
 from coldfusion_queue.records import Evaluation, EvaluationRequest
 from coldfusion_queue.repository.repository import Repository
@@ -22,11 +23,20 @@ from coldfusion_queue.turn_data import uploaded_data
 if TYPE_CHECKING:
     from coldfusion_queue.evaluation.measuring import Measurement
 
-__all__ = ["EvaluationInterrupted", "record_failure", "run_evaluation"]
+__all__ = [
+    "EvaluationInterrupted",
+    "EvaluationObsolete",
+    "record_failure",
+    "run_evaluation",
+]
 
 
 class EvaluationInterrupted(Exception):  # noqa: N818 - nothing went wrong
     """An evaluation was told to stop; it begins anew with the next worker."""
+
+
+class EvaluationObsolete(Exception):  # noqa: N818 - nothing went wrong
+    """The files of the base model are gone: it was withheld, or collected as garbage."""
 
 
 def run_evaluation(
@@ -51,6 +61,7 @@ def run_evaluation(
 
     Raises:
         EvaluationInterrupted: it was told to stop.
+        EvaluationObsolete: nobody can do it any more; the request is deleted.
         ColdFusionError: of store, dataset or finetune; nothing is recorded then.
     """
     if repository.evaluations.is_done(request.evaluation_id):
@@ -98,6 +109,7 @@ def record_failure(
             interval=None,
             num_train=0,
             num_scored=0,
+            error=type(error).__name__,
             failure=reason,
             seconds=seconds,
             created_at=datetime.now(UTC),
@@ -119,10 +131,29 @@ def _measure(
     cache = LocalCache(settings.cache_dir, settings.cache_bytes)
     with (
         uploaded_data(repository, cache, request.spec.dataset_id) as data,
-        repository.base_versions.cached(request.base, cache) as base_dir,
+        _base(repository, request, cache) as base_dir,
     ):
-        subject = Subject(base_dir, request.base.digest, data.record, data.splits, cache)
+        subject = Subject(
+            base_dir=base_dir,
+            base_version=request.base.version,
+            base_digest=request.base.digest,
+            dataset=data.record,
+            splits=data.splits,
+            cache=cache,
+        )
         try:
             return measure(subject, request.spec, settings, work_dir, lambda _: None, should_stop)
         except FinetuneInterrupted as interruption:
             raise EvaluationInterrupted(str(interruption)) from interruption
+
+
+@contextmanager
+def _base(repository: Repository, request: EvaluationRequest, cache: LocalCache) -> Iterator[Path]:
+    with ExitStack() as opened:
+        try:
+            path = opened.enter_context(repository.base_versions.cached(request.base, cache))
+        except NotFoundError as error:
+            # No failure is recorded: the same parameters may be fused again, and measured then.
+            repository.evaluations.drop(request.evaluation_id)
+            raise EvaluationObsolete(str(error)) from error
+        yield path

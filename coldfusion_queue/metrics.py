@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import REGISTRY
 
-from coldfusion_queue.records import LedgerEntry
+from coldfusion_queue.records import GateReport, LedgerEntry
 
 if TYPE_CHECKING:
     from coldfusion_queue.finetune.progress import Progress
@@ -100,6 +100,17 @@ class TaskMetrics:
             buckets=(0, 1, 2, 3, 5, 8, 13, 21),
             registry=registry,
         )
+        self._verdicts = Counter(
+            "coldfusion_gate_verdicts",
+            "Fused models that the gate judged, by verdict: published or withheld.",
+            ["verdict"],
+            registry=registry,
+        )
+        self._rollbacks = Counter(
+            "coldfusion_automatic_rollbacks",
+            "Base versions that were rolled back because the gate found them worse.",
+            registry=registry,
+        )
         self._fusion_seconds = Histogram(
             "coldfusion_fusion_duration_seconds",
             "Wall time of one fusion, from looking at the inbox to settling.",
@@ -132,6 +143,10 @@ class TaskMetrics:
         """Count one fusion that appended to the ledger."""
         decisions = entry.decisions
         self._fusion_seconds.observe(seconds)
+        if entry.gate is not None:
+            self._verdicts.labels("withheld" if entry.withheld else "published").inc()
+        if entry.published is not None and entry.published.restores is not None:
+            self._rollbacks.inc()
         for rule, number in Tally(item.rule for item in decisions if item.rule).items():
             self._refusals.labels(rule.value).inc(number)
         if entry.published is not None:
@@ -156,6 +171,8 @@ def repository_metrics(
     num_pending: int,
     num_open_submissions: int,
     num_wanted_evaluations: int,
+    gate: GateReport | None,
+    is_candidate_waiting: bool,
     queue_lengths: dict[str, int],
 ) -> Iterable[GaugeMetricFamily]:
     """Gauges of the exporter, made anew at each scrape from the store and the broker."""
@@ -176,6 +193,19 @@ def repository_metrics(
         "Evaluations that are asked for and not done.",
         value=num_wanted_evaluations,
     )
+    yield GaugeMetricFamily(
+        "coldfusion_candidate_waiting",
+        "1 while a fused model waits for the gate.",
+        value=float(is_candidate_waiting),
+    )
+    scores = GaugeMetricFamily(
+        "coldfusion_gate_score",
+        "Score of the published base version by the gate, of each gate dataset.",
+        labels=["dataset"],
+    )
+    for name, score in sorted(gate.scores.items() if gate else ()):
+        scores.add_metric([name], score)
+    yield scores
     queues = GaugeMetricFamily(
         "coldfusion_queue_length", "Messages waiting in a queue.", labels=["queue"]
     )

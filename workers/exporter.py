@@ -61,6 +61,8 @@ class RepositoryCollector(Collector):
             num_pending=repository.inbox.count(),
             num_open_submissions=repository.submissions.count_open(),
             num_wanted_evaluations=repository.evaluations.count_wanted(),
+            gate=newest.after.gate,
+            is_candidate_waiting=repository.candidates.is_waiting(newest.sequence + 1),
             queue_lengths=lengths,
         )
 

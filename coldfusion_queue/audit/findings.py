@@ -110,6 +110,19 @@ class Check(StrEnum):
     #: A dataset's files have the recorded size and digest.
     DATASETS_FILE = "datasets.file"
 
+    #: A version that an entry restores has the parameters of the old one, and nothing fused.
+    ROLLBACK_RESTORED = "rollback.restored"
+    #: What the gate did not let pass is not published, and what it let pass has passed.
+    GATE_VERDICT = "gate.verdict"
+    #: A batch that is being tried is undecided.
+    GATE_TRIAL = "gate.trial"
+    #: A candidate parses, and is for the ledger entry of its key.
+    GATE_CANDIDATE = "gate.candidate"
+    #: An evaluation parses, and is of the model, dataset and kind of its key.
+    EVALUATIONS_RECORD = "evaluations.record"
+    #: A request parses, and asks for what its key says.
+    EVALUATIONS_REQUEST = "evaluations.request"
+
     #: No attempt at a contribution is old and not the committed one.
     ORPHANS_CONTRIBUTION = "orphans.contribution"
     #: No attempt at a base version is old and unpublished.
@@ -118,6 +131,10 @@ class Check(StrEnum):
     ORPHANS_FUSION = "orphans.fusion"
     #: No checkpoint is old and of a committed contribution, or without its record.
     ORPHANS_CHECKPOINT = "orphans.checkpoint"
+    #: No record of a candidate is old and of a ledger entry that exists.
+    ORPHANS_CANDIDATE = "orphans.candidate"
+    #: No request for an evaluation is old and of one that is recorded.
+    ORPHANS_REQUEST = "orphans.request"
     #: No dataset's files are old and without its record.
     ORPHANS_DATASET = "orphans.dataset"
     #: There is no old object that nothing refers to.

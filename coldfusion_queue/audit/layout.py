@@ -33,6 +33,9 @@ class Kind(Enum):
     BASE_COLLECTION = auto()
     BASE_FILE = auto()
     FUSION_FILE = auto()
+    CANDIDATE = auto()
+    REQUEST = auto()
+    EVALUATION = auto()
     PROBE = auto()
     UNKNOWN = auto()
 
@@ -43,8 +46,8 @@ class Place:
 
     kind: Kind
     owner: str = ""
-    """Id of the submission, contribution or dataset, digits of a ledger entry, or
-    ``<version>-<attempt>`` of a base version."""
+    """Id of the submission, contribution, dataset or request, digits of a ledger entry,
+    ``<version>-<attempt>`` of a base version, or ``<digest>/<dataset>/<name>`` of an evaluation."""
     attempt: str = ""
     """Attempt at a contribution or checkpoint, 16 hex digits."""
     name: str = ""
@@ -86,6 +89,9 @@ _PATTERNS = tuple(
         (Kind.BASE_COLLECTION, rf"base/{_BASE}/collected\.json"),
         (Kind.BASE_FILE, rf"base/{_BASE}/(?P<name>[^/]+)"),
         (Kind.FUSION_FILE, rf"fusions/{_BASE}/(?P<name>plan\.json|\d+-\d+)"),
+        (Kind.CANDIDATE, r"candidates/(?P<owner>\d{10})\.json"),
+        (Kind.REQUEST, rf"wanted/{_OWNER}\.json"),
+        (Kind.EVALUATION, r"evaluations/(?P<owner>[0-9a-f]{32}/[0-9a-f]{32}/[a-z0-9_-]+)\.json"),
         (Kind.PROBE, r"\.probe-.*"),
     )
 )

@@ -8,7 +8,7 @@ from coldfusion_queue.audit.findings import Check, Finding
 from coldfusion_queue.audit.history import History, directory_of
 from coldfusion_queue.audit.layout import Kind, Place
 from coldfusion_queue.audit.snapshot import Snapshot, StoredObject, newest_age
-from coldfusion_queue.records import Contribution, DatasetRecord, Submission
+from coldfusion_queue.records import Candidate, Contribution, DatasetRecord, Submission
 
 __all__ = ["check_orphans"]
 
@@ -25,11 +25,34 @@ def check_orphans(snapshot: Snapshot, history: History, grace_seconds: float) ->
     yield from _check_markers(snapshot, grace_seconds)
     yield from _check_heads(snapshot, grace_seconds)
     published = {directory_of(snapshot, version) for version in history.versions.values()}
+    published |= _waiting(snapshot, history)
     for place, objects in snapshot.directories.items():
         check, problem = _orphan(snapshot, published, place, objects) or (None, "")
         if check is not None and newest_age(objects) >= grace_seconds:
             yield Finding(check, objects[0].key.rpartition("/")[0] + "/", problem)
+    yield from _check_done(snapshot, history, grace_seconds)
     yield from _check_unknown(snapshot, history, grace_seconds)
+
+
+def _waiting(snapshot: Snapshot, history: History) -> set[str]:
+    """The directory of the candidate for the next entry, which may wait for long."""
+    owner = f"{history.newest + 1:010d}"
+    candidate = snapshot.find(Candidate, Kind.CANDIDATE, owner)
+    model = None if candidate is None else candidate.entry.published
+    return set() if model is None else {directory_of(snapshot, model)}
+
+
+def _check_done(snapshot: Snapshot, history: History, grace_seconds: float) -> Iterator[Finding]:
+    for item in snapshot.of(Kind.CANDIDATE, Kind.REQUEST):
+        if item.age_seconds < grace_seconds:
+            continue
+        owner = item.place.owner
+        if item.place.kind is Kind.CANDIDATE and int(owner) <= history.newest:
+            problem = f"ledger entry {int(owner)} was written, with it or in its place"
+            yield Finding(Check.ORPHANS_CANDIDATE, item.key, problem)
+        done = owner.replace(".", "/", 2)
+        if item.place.kind is Kind.REQUEST and snapshot.key(Kind.EVALUATION, done) is not None:
+            yield Finding(Check.ORPHANS_REQUEST, item.key, "the evaluation is recorded")
 
 
 def _check_markers(snapshot: Snapshot, grace_seconds: float) -> Iterator[Finding]:

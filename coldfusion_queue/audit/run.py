@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from coldfusion_queue.audit.bucket import Bucket
 from coldfusion_queue.audit.contributions import check_contributions
 from coldfusion_queue.audit.decisions import check_decisions
+from coldfusion_queue.audit.evaluations import check_evaluations
 from coldfusion_queue.audit.files import check_files, digestible, expected_files
 from coldfusion_queue.audit.findings import Check, Finding
+from coldfusion_queue.audit.gate import check_gate
 from coldfusion_queue.audit.history import read_history
 from coldfusion_queue.audit.inspections import check_inspections
 from coldfusion_queue.audit.layout import Kind
@@ -132,6 +134,8 @@ class _Look:
         yield from check_contributions(snapshot, history)
         yield from check_inspections(snapshot, history)
         yield from check_versions(snapshot, history)
+        yield from check_gate(snapshot, history)
+        yield from check_evaluations(snapshot)
         yield from check_submissions(snapshot)
         yield from check_orphans(snapshot, history, self._grace_seconds)
         yield from check_files(snapshot, self._expected, digests)

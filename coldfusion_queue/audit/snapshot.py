@@ -15,10 +15,13 @@ from coldfusion_queue.errors import InvalidRecordError, NotFoundError
 from coldfusion_queue.records import (
     BaseVersion,
     Cancellation,
+    Candidate,
     Collection,
     Contribution,
     DatasetRecord,
     Decision,
+    Evaluation,
+    EvaluationRequest,
     Failure,
     Inspection,
     LedgerEntry,
@@ -45,6 +48,9 @@ _RECORDS: Mapping[Kind, type[Record]] = {
     Kind.OVERRIDE: Override,
     Kind.LINEAGE: BaseVersion,
     Kind.BASE_COLLECTION: Collection,
+    Kind.CANDIDATE: Candidate,
+    Kind.REQUEST: EvaluationRequest,
+    Kind.EVALUATION: Evaluation,
 }
 
 

@@ -126,7 +126,7 @@ def parse_settings(kind: type[RecordT], pairs: Iterable[str]) -> RecordT:
             close = difflib.get_close_matches(key, kind.model_fields, n=1)
             hint = f" (did you mean {close[0]}?)" if close else ""
             raise UsageError("--set", key, f"one of {', '.join(kind.model_fields)}{hint}")
-        values[key] = None if value in {"none", "null"} else value
+        values[key] = _parsed(kind, key, value)
     try:
         return kind.model_validate(values)
     except ValidationError as error:
@@ -134,6 +134,13 @@ def parse_settings(kind: type[RecordT], pairs: Iterable[str]) -> RecordT:
         key = str(first["loc"][0])
         message = first["msg"][0].lower() + first["msg"][1:]
         raise UsageError("--set", f"{key}={values.get(key)}", message) from None
+
+
+def _parsed(kind: type[RecordT], key: str, value: str) -> object:
+    if isinstance(kind.model_fields[key].get_default(call_default_factory=True), tuple):
+        names = () if value in {"none", "null"} else value.split(",")
+        return tuple(name.strip() for name in names if name.strip())
+    return None if value in {"none", "null"} else value
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -9,13 +10,18 @@ import click
 from coldfusion_queue.cli.common import (
     as_data,
     json_option,
+    open_evaluation_sender,
     open_repository,
     parse_settings,
     print_json,
 )
+from coldfusion_queue.errors import RetryableError
 
 if TYPE_CHECKING:
-    from coldfusion_queue.records import LedgerEntry
+    from collections.abc import Sequence
+
+    from coldfusion_queue.records import EvaluationRequest, LedgerEntry
+    from coldfusion_queue.settings import Settings
 
 __all__ = ["fuse"]
 
@@ -32,7 +38,8 @@ __all__ = ["fuse"]
 def fuse(pairs: tuple[str, ...], as_json: bool) -> None:
     """Fuse what is pending now, on this machine, even if it is fewer than min_contributions.
 
-    The policy stays as it is; the ledger's entry says what was different.
+    The policy stays as it is; the ledger's entry says what was different. With a gate the fused
+    model waits for its probes; --set gate_datasets=none does without.
     """
     from coldfusion_queue.records import Policy
     from coldfusion_queue.repository.fusing import fuse_once
@@ -40,13 +47,26 @@ def fuse(pairs: tuple[str, ...], as_json: bool) -> None:
     changed = parse_settings(Policy, pairs)
     changes = {name: getattr(changed, name) for name in changed.model_fields_set}
     settings, repository = open_repository()
-    entry = fuse_once(repository, settings, {"min_contributions": 1, **changes}).entry
+    report = fuse_once(repository, settings, {"min_contributions": 1, **changes})
+    entry = report.entry
+    if report.wanted:
+        _send(settings, report.wanted)
     if as_json:
         print_json(as_data(entry) if entry else None)
+    elif entry is None and report.candidate is not None:
+        number = report.candidate.entry.after.base.version
+        click.echo(f"base version {number} is fused and waits for {len(report.wanted)} probes")
     elif entry is None:
         click.echo("nothing is pending")
     else:
         _print(entry)
+
+
+def _send(settings: Settings, requests: Sequence[EvaluationRequest]) -> None:
+    with suppress(RetryableError):  # reconcile sends them later
+        sender = open_evaluation_sender(settings)
+        for request in requests:
+            sender.send(request.evaluation_id)
 
 
 def _print(entry: LedgerEntry) -> None:

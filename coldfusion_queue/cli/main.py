@@ -24,6 +24,7 @@ from coldfusion_queue.cli.history import history
 from coldfusion_queue.cli.init import init
 from coldfusion_queue.cli.policy import policy
 from coldfusion_queue.cli.pull import pull
+from coldfusion_queue.cli.rollback import rollback
 from coldfusion_queue.cli.show import show
 from coldfusion_queue.cli.stack import down, up
 from coldfusion_queue.cli.status import status
@@ -60,6 +61,7 @@ for _command in (
     policy,
     fuse,
     evaluate,
+    rollback,
     gc,
     doctor,
     audit,

@@ -28,7 +28,8 @@ __all__ = ["policy"]
 def policy(pairs: tuple[str, ...], as_json: bool) -> None:
     """Print the repository's policy, or change it from the next fusion on.
 
-    A change is an entry of the ledger, as every decision is.
+    A change is an entry of the ledger, as every decision is. gate_datasets takes who submitted
+    them, or ids, with commas in between.
     """
     from coldfusion_queue.records import Policy
 
@@ -36,9 +37,13 @@ def policy(pairs: tuple[str, ...], as_json: bool) -> None:
     _, repository = open_repository()
     current = repository.ledger.newest().after.policy
     if pairs:
+        from coldfusion_queue.repository.datasets import find_dataset
         from coldfusion_queue.repository.policy import change_policy
 
         changes = {name: getattr(changed, name) for name in changed.model_fields_set}
+        if "gate_datasets" in changes:
+            named = (find_dataset(repository, name) for name in changed.gate_datasets)
+            changes["gate_datasets"] = tuple(dict.fromkeys(named))
         current = change_policy(repository, changes).after.policy
     if as_json:
         print_json(as_data(current))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from coldfusion_queue.cache import LocalCache
-from coldfusion_queue.errors import InvalidDatasetError, TrainingFailedError
+from coldfusion_queue.errors import InvalidDatasetError, UnusableModelError
 from coldfusion_queue.evaluation.features import Features, cached_features, features_of
 from coldfusion_queue.evaluation.probe import probe_outputs
 from coldfusion_queue.finetune.data import Scored, Splits, load_data
@@ -35,6 +35,8 @@ class Subject:
 
     base_dir: Path
     """Directory of the base version."""
+    base_version: int
+    """Its number."""
     base_digest: str
     """Of its parameters."""
     dataset: DatasetRecord
@@ -91,7 +93,7 @@ class _Body:
         """Features of examples of a split.
 
         Raises:
-            TrainingFailedError: some are not finite.
+            UnusableModelError: some are not finite.
         """
         pooling = self._hyperparameters.pooling
         features = cached_features(
@@ -105,9 +107,6 @@ class _Body:
             self.environment,
         )
         if not np.isfinite(features).all():
-            raise TrainingFailedError(
-                f"the probe on dataset {self._subject.dataset.dataset_id}",
-                "the base model gives features that are NaN or infinite",
-                "it was fused from what does no model good; roll it back",
-            )
+            dataset_id = self._subject.dataset.dataset_id
+            raise UnusableModelError(self._subject.base_version, dataset_id)
         return features

@@ -56,7 +56,8 @@ def measure(
     Raises:
         FinetuneInterrupted: it was told to stop.
         InvalidDatasetError: the dataset has nothing to score.
-        TrainingFailedError: features, loss or parameters are not finite, or memory is too small.
+        UnusableModelError: features are not finite.
+        TrainingFailedError: loss or parameters are not finite, or memory is too small.
         DeviceLostError: the device is not there, or failed.
         UsageError: the metric is not for data of this kind.
     """

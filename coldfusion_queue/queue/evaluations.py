@@ -20,7 +20,12 @@ from coldfusion_queue.errors import (
     DeviceLostError,
     TrainingFailedError,
 )
-from coldfusion_queue.evaluating import EvaluationInterrupted, record_failure, run_evaluation
+from coldfusion_queue.evaluating import (
+    EvaluationInterrupted,
+    EvaluationObsolete,
+    record_failure,
+    run_evaluation,
+)
 from coldfusion_queue.queue.leases import Lease
 from coldfusion_queue.queue.process import Process
 from coldfusion_queue.queue.retrying import RETRIED, backoff_seconds
@@ -73,6 +78,9 @@ class EvaluationDelivery:
             self._refuse_deadly(lease)
             is_first = run_evaluation(opened, self.process.settings, request, is_stopping)
             ending = "recorded" if is_first else "duplicate"
+        except EvaluationObsolete as error:
+            ending = "dropped"
+            self._log("evaluation_obsolete", f"nobody can do it any more: {error}")
         except (EvaluationInterrupted, *RETRIED):
             raise
         except Exception as error:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from celery import Task, shared_task
 
 from coldfusion_queue.crash_points import CrashPoint, reach
 from coldfusion_queue.errors import (
+    BrokerUnavailableError,
     ColdFusionError,
     LedgerConflictError,
     NotFoundError,
@@ -99,6 +100,7 @@ def fuse(repository: str) -> None:
                 try:
                     crew = process.crew(repository)
                     report = fuse_once(opened, process.settings, crew=crew)
+                    _send_wanted(process, repository, report)
                 except LedgerConflictError as error:
                     log.info("%s", error, extra={"event": "fusion_lost"})
                 else:
@@ -224,16 +226,25 @@ def _left_to_beat(idle: str, postponed: str) -> Iterator[None]:
         log.warning("put off: %s", error, extra={"event": postponed})
 
 
+def _send_wanted(process: Process, repository: str, report: FusionReport) -> None:
+    """Send what the gate waits for; without a broker ``reconcile`` does it."""
+    sender = process.evaluation_sender(repository)
+    with suppress(BrokerUnavailableError):
+        for request in report.wanted:
+            sender.send(request.evaluation_id)
+
+
 def _log_fusion(process: Process, report: FusionReport, seconds: float) -> None:
     if report.entry is None:
-        log.debug("no fusion due", extra={"event": "fusion_idle", "pending": report.num_pending})
+        waits = {"candidate": report.candidate is not None, "pending": report.num_pending}
+        log.debug("no fusion due", extra={"event": "fusion_idle", **waits})
         return
     process.metrics.fusion_ended(report.entry, seconds)
     log.info(
         "%s",
         report.entry.note,
         extra={
-            "event": "fusion_committed",
+            "event": "fusion_withheld" if report.entry.withheld else "fusion_committed",
             "sequence": report.entry.sequence,
             "base_version": report.entry.after.base.version,
             "seconds": round(seconds, 3),

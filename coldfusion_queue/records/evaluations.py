@@ -101,8 +101,10 @@ class Evaluation(Record):
     """Examples that were trained on."""
     num_scored: int = Field(ge=0)
     """Examples that were scored."""
+    error: str | None = None
+    """Class of the error, if it could not be done."""
     failure: str | None = None
-    """Why it could not be done."""
+    """What it says."""
     seconds: float = Field(ge=0)
     """What it cost: wall time on the worker, downloads not counted."""
     environment: Mapping[str, str] = Field(default_factory=dict)

@@ -29,6 +29,10 @@ class Candidates:
         data = self._store.find(key)
         return None if data is None else Candidate.from_bytes(data, key)
 
+    def is_waiting(self, sequence: int) -> bool:
+        """Whether there is one, cheaply."""
+        return self._store.stat(self._keys.candidate(sequence)) is not None
+
     def create(self, candidate: Candidate) -> bool:
         """Record a candidate whose files are uploaded; False if there is another one already."""
         key = self._keys.candidate(candidate.entry.sequence)

@@ -92,6 +92,8 @@ def _orphans(survey: Survey) -> Iterator[Garbage]:
     yield from orphans.markers(survey)
     yield from orphans.head_markers(survey)
     yield from orphans.base_attempts(survey)
+    yield from orphans.candidates(survey)
+    yield from orphans.requests(survey)
     yield from orphans.fusions(survey)
     yield from orphans.datasets(survey)
     yield from retention.weights(survey)

@@ -93,7 +93,7 @@ def fuse_once(
     if candidate is not None:
         return _judge(repository, newest, candidate)
     look = _Look(repository, settings, newest, changes or {})
-    if not look.admission.is_due:
+    if not look.is_due:
         look.gate.ask_for_reference()
         return look.report()
     regression = look.gate.regression()
@@ -101,7 +101,7 @@ def fuse_once(
         return look.report(roll_back_regression(repository, *regression))
     reach(CrashPoint.FUSE_SELECTED)
     entry = look.decide(crew)
-    if entry.published is None or not look.gate.is_set:
+    if entry.published is None or not look.is_gated:
         _append(repository, entry)
         return look.report(entry)
     candidate = Candidate(entry=entry, suspects=look.suspects, suspect=look.suspect)
@@ -126,9 +126,10 @@ class _Look:
         self._settings = settings
         self._kept = newest.after.policy
         self._changes = changes
+        gate = Gate(repository, newest)
         self._newest = newest = _under(newest, changes)
         self._opener = Opener(repository, newest)
-        self.gate = Gate(repository, newest)
+        self.gate = gate
         self.suspect: str | None = None
         """What is left out to see whether it is at fault."""
         self.num_pending = 0
@@ -143,6 +144,16 @@ class _Look:
             names = tried_without(trial, self.suspect)
             self.num_pending = len(names)
             self.admission = readmit(repository, inspector, newest, names)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there is something to decide; a trial is never left standing."""
+        return self.admission.is_due or self.suspect is not None
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether what is fused needs the gate; changes can do without it, not set another one."""
+        return self.gate.is_set and bool(self._newest.after.policy.gate_datasets)
 
     @property
     def suspects(self) -> tuple[str, ...]:

@@ -37,6 +37,10 @@ class Kind(StrEnum):
     BASE_ATTEMPT = "base_attempt"
     #: Attempt at a base version that is still to be published.
     CANDIDATE = "candidate"
+    #: Record of a fused model that was judged, or that another ledger entry made void.
+    VOID_CANDIDATE = "void_candidate"
+    #: Request for an evaluation that was recorded.
+    REQUEST = "request"
     #: What workers told each other about a fusion that is over.
     FUSION = "fusion"
     #: Data that no submission names.

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from coldfusion_queue.errors import UnusableModelError
 from coldfusion_queue.records import (
     BaseVersion,
     EvaluationRequest,
@@ -79,7 +80,7 @@ class Gate:
         return bool(self._specs)
 
     def ask(self, base: BaseVersion) -> Mapping[str, float | None] | None:
-        """Scores of a model by dataset; None for one that cannot be measured.
+        """Scores of a model by dataset; None for one on which it cannot be measured.
 
         Writes: ``wanted/<evaluation_id>.json`` of what is missing.
 
@@ -107,20 +108,20 @@ class Gate:
         scores, reference = self.ask(candidate), self.ask(published)
         if scores is None or reference is None:
             return None
-        known = {name: score for name, score in reference.items() if score is not None}
-        if len(known) < len(reference):
-            self._complain(sorted(reference.keys() - known.keys()))
+        found, known = _known(scores), _known(reference)
+        if len(found) < len(scores) or len(known) < len(reference):
+            self._complain(sorted({*scores} - {*found} | {*reference} - {*known}))
             return None
         best = max(self.standings(), key=lambda item: item.mean)
-        floor = fmean(known.values()) - self._policy.gate_tolerance
+        mean, reference_mean = fmean(found.values()), fmean(known.values())
+        floor = reference_mean - self._policy.gate_tolerance
         if self._policy.gate_max_drift is not None:
             floor = max(floor, best.mean - self._policy.gate_max_drift)
-        found = {name: score or 0.0 for name, score in scores.items()}
         return GateReport(
             scores=found,
             reference=known,
-            mean=fmean(found.values()),
-            reference_mean=fmean(known.values()),
+            mean=mean,
+            reference_mean=reference_mean,
             best_mean=best.mean,
             best_version=best.base.version,
             floor=floor,
@@ -147,9 +148,9 @@ class Gate:
         """The last published versions that were measured, the newest first."""
         for base in self._published():
             scores = self._scores(base)
-            known = [score for score in (scores or {}).values() if score is not None]
+            known = _known(scores or {})
             if scores and len(known) == len(scores):
-                yield Standing(base, fmean(known))
+                yield Standing(base, fmean(known.values()))
 
     def _scores(self, base: BaseVersion) -> dict[str, float | None] | None:
         find = self._repository.evaluations.find
@@ -158,7 +159,9 @@ class Gate:
             found = find(spec.evaluation_id(base.digest))
             if found is None:
                 return None
-            scores[spec.dataset_id] = found.score
+            # A model whose features are NaN is as bad as can be; any other failure says nothing.
+            is_unusable = found.error == UnusableModelError.__name__
+            scores[spec.dataset_id] = 0.0 if is_unusable else found.score
         return scores
 
     def _published(self) -> Iterator[BaseVersion]:
@@ -183,3 +186,7 @@ class Gate:
             *(names, remedy),
             extra={"event": "gate_stuck"},
         )
+
+
+def _known(scores: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: score for name, score in scores.items() if score is not None}

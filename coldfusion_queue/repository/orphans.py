@@ -18,6 +18,7 @@ from coldfusion_queue.store import ObjectInfo
 __all__ = [
     "attempts",
     "base_attempts",
+    "candidates",
     "checkpoints",
     "datasets",
     "fusions",
@@ -25,6 +26,7 @@ __all__ = [
     "head_markers",
     "is_committed",
     "markers",
+    "requests",
     "unmarked_contributions",
     "unmarked_submissions",
 ]
@@ -190,11 +192,12 @@ def base_attempts(survey: Survey) -> Iterator[Garbage]:
         number = name.partition("-")[0]
         if number.isdecimal():
             found[int(number)][f"{bases}{name}/"] = folder
+    waiting = _waiting_for_the_gate(survey)
     for version, folders in found.items():
         is_open = version > survey.version
         published = survey.published(version).prefix if len(folders) > 1 and not is_open else None
         for prefix, folder in folders.items():
-            if not survey.is_old(folder.values()):
+            if prefix == waiting or not survey.is_old(folder.values()):
                 continue
             if is_open:
                 reason = "its fusion ended without a ledger entry"
@@ -202,6 +205,37 @@ def base_attempts(survey: Survey) -> Iterator[Garbage]:
             elif published is not None and prefix != published:
                 reason = f"another attempt became base version {version}"
                 yield garbage(Kind.BASE_ATTEMPT, prefix, folder.values(), reason)
+
+
+def _waiting_for_the_gate(survey: Survey) -> str | None:
+    """Prefix of the candidate for the next ledger entry; it may wait for longer than the grace."""
+    sequence = survey.newest.sequence + 1
+    if not survey.exists(survey.repository.keys.candidate(sequence)):
+        return None
+    try:
+        candidate = survey.repository.candidates.find(sequence)
+    except InvalidRecordError:
+        return None
+    model = None if candidate is None else candidate.entry.published
+    return None if model is None else model.prefix
+
+
+def candidates(survey: Survey) -> Iterator[Garbage]:
+    """Records of candidates for ledger entries that exist; their files are attempts."""
+    keys = survey.repository.keys
+    for name, folder in survey.folders(keys.candidates).items():
+        number = name.removesuffix(".json")
+        if number.isdecimal() and int(number) <= survey.newest.sequence:
+            reason = f"ledger entry {int(number)} was written, with it or in its place"
+            yield garbage(Kind.VOID_CANDIDATE, name, folder.values(), reason)
+
+
+def requests(survey: Survey) -> Iterator[Garbage]:
+    """Requests for evaluations that are recorded."""
+    keys = survey.repository.keys
+    for name, folder in survey.folders(keys.wanted).items():
+        if name.count(".") >= 3 and survey.exists(keys.evaluation(name.removesuffix(".json"))):
+            yield garbage(Kind.REQUEST, name, folder.values(), "the evaluation is recorded")
 
 
 def fusions(survey: Survey) -> Iterator[Garbage]:
@@ -214,17 +248,29 @@ def fusions(survey: Survey) -> Iterator[Garbage]:
 
 def datasets(survey: Survey) -> Iterator[Garbage]:
     """Data without a record, and datasets that no submission names."""
-    names = _Names(survey)
+    names, measured = _Names(survey), _measured_on(survey)
     for name, folder in survey.folders(survey.repository.keys.datasets).items():
         if not survey.is_old(folder.values()):
             continue
         if _DATASET not in folder:
             reason = "its upload broke off, and is older than the grace"
-        elif not names.has(name, folder[_DATASET]):
-            reason = "no submission names it, and it is older than the grace"
+        elif name not in measured and not names.has(name, folder[_DATASET]):
+            reason = "no submission, policy or evaluation names it, and it is older than the grace"
         else:
             continue
         yield garbage(Kind.DATASET, name, folder.values(), reason)
+
+
+def _measured_on(survey: Survey) -> set[str]:
+    """Datasets that base versions are, were or will be measured on."""
+    keys = survey.repository.keys
+    done = {
+        path.partition("/")[0]
+        for folder in survey.folders(keys.all_evaluations).values()
+        for path in folder
+    }
+    wanted = {name.split(".")[1] for name in survey.folders(keys.wanted) if name.count(".") >= 3}
+    return done | wanted | set(survey.policy.gate_datasets)
 
 
 class _Names:

@@ -59,7 +59,7 @@ def roll_back_regression(repository: Repository, current: Standing, best: Standi
         *(current.base.version, reason),
         extra={"event": "rolled_back", "base_version": current.base.version},
     )
-    return roll_back(repository, best.base.version, reason)
+    return _roll_back(repository, best.base.version, reason)  # found out anew if it fails
 
 
 def _roll_back(repository: Repository, version: int, reason: str) -> LedgerEntry:
