@@ -243,7 +243,8 @@ class _Court:
         for item in selection.candidates:
             name = item.contribution_id
             verdict, override = verdicts[name], None
-            if verdict.rule is not None:
+            # With a gate it matters for what exceeds no limit too: it is nobody's suspect.
+            if verdict.rule is not None or self._newest.after.policy.gate_datasets:
                 override = self._repository.contributions.override(name)
             if verdict.rule is not None and override is None:
                 refused[name] = Refusal(verdict.rule, verdict.reason, verdict.numbers)
