@@ -177,9 +177,13 @@ def test_the_one_that_agrees_least_with_the_others_is_suspected_first(
 ) -> None:
     for number, name in enumerate(BATCH):
         sign = -1 if name == "d" else 1
-        contribute(name, seed=1, change=lambda delta, sign=sign, number=number: {
-            key: sign * value * (1 + number / 1000) for key, value in delta.items()
-        })
+        contribute(
+            name,
+            seed=1,
+            change=lambda delta, sign=sign, number=number: {
+                key: sign * value * (1 + number / 1000) for key, value in delta.items()
+            },
+        )
 
     reports = fuse_until_decided(gated, settings, harmed_by({"d"}))
 
@@ -273,7 +277,9 @@ def test_what_an_operator_lets_in_passes_the_gate_alone(
 
 
 def test_a_gate_that_cannot_be_asked_publishes_and_refuses_nothing(
-    gated: Repository, settings: Settings, batch: Callable[..., None],
+    gated: Repository,
+    settings: Settings,
+    batch: Callable[..., None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     batch()
@@ -384,8 +390,10 @@ def test_damage_found_while_a_batch_is_tried_ends_that_contribution_alone(
 
     assert refused(gated) == {"a", "c"}
     rules = {
-        item.contribution_id: item.rule for entry in gated.ledger.entries()
-        for item in entry.decisions if item.rule
+        item.contribution_id: item.rule
+        for entry in gated.ledger.entries()
+        for item in entry.decisions
+        if item.rule
     }
     assert rules == {"a.t00001": Rule.FILE, "c.t00001": Rule.GATE}
 
