@@ -8,11 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from coldfusion_queue.cli.common import console, json_option, open_repository, print_json
+from coldfusion_queue.cli.common import (
+    console,
+    json_option,
+    open_repository,
+    print_json,
+    time_text,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
 
+    from coldfusion_queue.records import LedgerEntry
     from coldfusion_queue.repository.repository import Repository
     from coldfusion_queue.settings import Settings
 
@@ -55,6 +63,7 @@ def gather(settings: Settings, repository: Repository, *, show_all: bool) -> dic
         "repository": repository.name,
         "base_version": newest.after.base.version,
         "published_at": newest.created_at,
+        "candidate": _candidate(repository, newest),
         "pending_contributions": repository.inbox.count(),
         "min_contributions": newest.after.policy.min_contributions,
         "queues": queues,
@@ -70,6 +79,29 @@ def gather(settings: Settings, repository: Repository, *, show_all: bool) -> dic
             }
             for item in states
         ],
+    }
+
+
+def _candidate(repository: Repository, newest: LedgerEntry) -> dict[str, Any] | None:
+    """What waits for the gate, and how many of its probes are missing."""
+    from coldfusion_queue.repository.gating import gate_specs
+
+    found = repository.candidates.find(newest.sequence + 1)
+    if found is None or found.entry.published is None:
+        return None
+    models = (found.entry.published, newest.after.base)
+    wanted = [
+        repository.evaluations.find(spec.evaluation_id(model.digest))
+        for spec in gate_specs(newest.after.policy)
+        for model in models
+    ]
+    return {
+        "version": found.entry.published.version,
+        "since": found.entry.created_at,
+        "probes": len(wanted),
+        "missing": wanted.count(None),
+        "failed": [item.failure for item in wanted if item is not None and item.failure],
+        "without": found.suspect,
     }
 
 
@@ -109,8 +141,9 @@ def render(data: dict[str, Any]) -> RenderableType:
         f"pending {data['pending_contributions']} of {data['min_contributions']}   "
         f"queued {waiting}"
     )
+    lines = [head, *_waits_for_the_gate(data["candidate"])]
     if not data["submissions"]:
-        return Group(head, Text("no open submissions", style="dim"))
+        return Group(*lines, Text("no open submissions", style="dim"))
     columns = ["submission", "state", "turns", "now"]
     has_sites = any(item["site"] for item in data["submissions"])
     if has_sites:
@@ -120,7 +153,25 @@ def render(data: dict[str, Any]) -> RenderableType:
         turns = f"{item['committed_turns']}/{item['turns'] or 'forever'}"
         site = [item["site"] or "-"] if has_sites else []
         table.add_row(item["submission"], *site, item["state"], turns, _now(item))
-    return Group(head, table)
+    return Group(*lines, table)
+
+
+def _waits_for_the_gate(candidate: dict[str, Any] | None) -> list[Text]:
+    from rich.text import Text
+
+    if candidate is None:
+        return []
+    tried = f", without {candidate['without']}" if candidate["without"] else ""
+    lines = [
+        Text(
+            f"base version {candidate['version']} waits for the gate since "
+            f"{time_text(candidate['since'])}{tried}: {candidate['missing']} of "
+            f"{candidate['probes']} probes are missing"
+        )
+    ]
+    if candidate["missing"]:
+        lines.append(Text("an evaluation worker makes them", style="dim"))
+    return lines + [Text(f"a probe failed: {text}", style="red") for text in candidate["failed"]]
 
 
 def _now(item: dict[str, Any]) -> str:

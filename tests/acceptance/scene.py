@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import numpy as np
@@ -38,11 +39,18 @@ WORKERS = {"finetune_worker": "finetune0", "fusion_worker": "fusion_worker"}
 class Scene:
     """A repository with workers that can be killed, and what was asked of it."""
 
-    def __init__(self, world: World, injector: Injector, dataset_id: str) -> None:
+    def __init__(
+        self,
+        world: World,
+        injector: Injector,
+        dataset_id: str,
+        workers: Mapping[str, str] = WORKERS,
+    ) -> None:
         self.world = world
         self.injector = injector
         self.repository = world.repository
         self._dataset_id = dataset_id
+        self._workers = workers
         settings = world.settings
         self._sender = TurnSender(make_app(settings), world.redis, settings, settings.repository)
         self._expected: list[str] = []
@@ -78,12 +86,12 @@ class Scene:
 
     def start_missing(self) -> None:
         """Start the workers that are not there."""
-        for kind, name in WORKERS.items():
+        for kind, name in self._workers.items():
             if not self.world.runs(name):
                 self.world.start_warm(kind, name, INJECTOR_DIRECTORY=str(self.injector.directory))
 
     def a_worker_died(self) -> bool:
-        return not all(self.world.runs(name) for name in WORKERS.values())
+        return not all(self.world.runs(name) for name in self._workers.values())
 
     def commit_elsewhere(self, submission: Submission) -> None:
         """Commit the first turn of a submission from here: a short delta in its own direction."""

@@ -18,6 +18,7 @@ from coldfusion_queue.records import Policy
 from coldfusion_queue.repository.collecting import collect_garbage
 from coldfusion_queue.repository.policy import change_policy
 from tests.acceptance.conftest import MakeWorld
+from tests.acceptance.gate_points import GATE_POINTS
 from tests.acceptance.scene import DIVERGING, LONG, QUICK, Scene
 from tests.acceptance.world import eventually, slow_training, until_fired
 from tests.injector import Injector
@@ -276,7 +277,27 @@ def test_a_collection_is_killed_when_it_has_marked_a_lost_contribution_again(sce
     scene.check()
 
 
-def test_every_point_has_its_test() -> None:
-    commands = {point for point in CrashPoint if point.split(".")[0] in {"init", "submit", "gc"}}
+@pytest.mark.parametrize(
+    "point", [CrashPoint.ROLLBACK_UPLOADED, CrashPoint.ROLLBACK_APPENDED], ids=str
+)
+def test_a_rollback_is_killed_there_and_is_done_or_repeated(
+    point: CrashPoint, scene: Scene
+) -> None:
+    scene.submit()
+    eventually(scene.is_quiet)
+    before = scene.repository.ledger.base_version().version
 
-    assert set(CrashPoint) == {*WORKERS_POINTS, *commands, CrashPoint.POLICY_APPENDED}
+    killed(scene, point, "rollback", before - 1)
+
+    is_done = point is CrashPoint.ROLLBACK_APPENDED
+    assert scene.repository.ledger.base_version().version == before + is_done
+    scene.submit()
+    scene.check()
+
+
+def test_every_point_has_its_test() -> None:
+    rooms = {"init", "submit", "gc", "rollback"}
+    commands = {point for point in CrashPoint if point.split(".")[0] in rooms}
+    commands.add(CrashPoint.POLICY_APPENDED)
+
+    assert set(CrashPoint) == {*WORKERS_POINTS, *GATE_POINTS, *commands}
