@@ -20,6 +20,7 @@
     │   ├── DigestMismatchError         15  bytes that are not the recorded ones
     │   ├── InvalidRecordError          15  an object that is not the record it should be
     │   ├── TrainingFailedError         16  the finetune itself went wrong
+    │   ├── UnusableModelError          16  a base model that gives NaN or infinite numbers
     │   ├── ProcessFailedError          18  a process of the local stack did not come up
     │   └── AuditFailedError            19  the bucket is not what the protocol promises
     └── RetryableError                  it may work later: back off with jitter, bounded

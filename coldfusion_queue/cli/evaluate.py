@@ -15,7 +15,7 @@ from coldfusion_queue.cli.common import (
     parse_settings,
     print_json,
 )
-from coldfusion_queue.errors import RetryableError
+from coldfusion_queue.errors import RetryableError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,10 +34,10 @@ _POLL_SECONDS = 0.5
     "--dataset",
     "datasets",
     multiple=True,
-    required=True,
     metavar="NAME",
     help="Who submitted it, or its id; may be given several times.",
 )
+@click.option("--gate", is_flag=True, help="What the gate measures, in place of all other options.")
 @click.option(
     "--kind",
     "kinds",
@@ -76,6 +76,7 @@ _POLL_SECONDS = 0.5
 def evaluate(
     versions: tuple[int, ...],
     datasets: tuple[str, ...],
+    gate: bool,
     kinds: tuple[str, ...],
     seeds: int,
     shots: int,
@@ -92,13 +93,18 @@ def evaluate(
     from coldfusion_queue.records import Hyperparameters
     from coldfusion_queue.repository.datasets import find_dataset
 
+    if gate == bool(datasets):
+        raise UsageError("--dataset", "with --gate, or neither", "one of the two")
     hyperparameters = parse_settings(Hyperparameters, pairs)
     settings, repository = open_repository()
-    names = {name: find_dataset(repository, name) for name in datasets}
-    specs = {
-        name: _specs(dataset_id, kinds, seeds, shots, split, hyperparameters)
-        for name, dataset_id in names.items()
-    }
+    if gate:
+        specs = _gate_specs(repository)
+    else:
+        names = {name: find_dataset(repository, name) for name in datasets}
+        specs = {
+            name: _specs(dataset_id, kinds, seeds, shots, split, hyperparameters)
+            for name, dataset_id in names.items()
+        }
     bases = [repository.ledger.base_version(number) for number in versions or [None]]
     sender = open_evaluation_sender(settings)
     for base in bases:
@@ -120,6 +126,15 @@ def evaluate(
         print_json(data)
     else:
         _print(data)
+
+
+def _gate_specs(repository: Repository) -> dict[str, list[EvaluationSpec]]:
+    from coldfusion_queue.repository.gating import gate_specs
+
+    specs = gate_specs(repository.ledger.newest().after.policy)
+    if not specs:
+        raise UsageError("--gate", "without a gate", "gate_datasets in the policy")
+    return {spec.dataset_id: [spec] for spec in specs}
 
 
 def _specs(

@@ -91,6 +91,7 @@ def test_shared_exit_codes_are_those_of_one_kind_of_problem() -> None:
         4: {"SettingsError", "MissingExtraError"},
         10: {"IncompatibleModelError", "InvalidTensorFileError", "NonFiniteTensorError"},
         15: {"DigestMismatchError", "InvalidRecordError"},
+        16: {"TrainingFailedError", "UnusableModelError"},
     }
     # 0 is success, 1 an error that nobody foresaw; from 126 on shells have meanings of their own.
     assert all(1 < code < 126 for code in by_code)

@@ -17,16 +17,21 @@ from coldfusion_queue.records import (
     FORMAT_VERSION,
     BaseVersion,
     Cancellation,
+    Candidate,
     Checkpoint,
     Collection,
     Contribution,
     DatasetRecord,
     Decision,
+    Evaluation,
+    EvaluationRequest,
+    EvaluationSpec,
     Failure,
     FileRecord,
     FusedContribution,
     FusedFile,
     FusionPlan,
+    GateReport,
     Hyperparameters,
     Inspection,
     LedgerEntry,
@@ -41,6 +46,7 @@ from coldfusion_queue.records import (
     SplitRecord,
     State,
     Submission,
+    Trial,
 )
 
 NOW = datetime(2026, 11, 22, 18, 30, 0, 123456, tzinfo=UTC)
@@ -73,7 +79,57 @@ DECISION = Decision(
     version=1,
     numbers={"staleness": 1, "coefficient": 1 / 3},
 )
+GATE = GateReport(
+    scores={"d": 0.1 + 0.2},
+    reference={"d": 0.5},
+    mean=0.1 + 0.2,
+    reference_mean=0.5,
+    best_mean=0.6,
+    best_version=3,
+    floor=0.58,
+)
+TRIAL = Trial(
+    members=("s.t00001", "t.t00001"),
+    suspects=("t.t00001",),
+    withheld_mean=0.3,
+    means={"t.t00001": 1 / 3},
+    num_trials=1,
+)
+SPEC = EvaluationSpec(dataset_id="d", kind="few_shot", seed=2, num_shots=100)
+ENTRY = LedgerEntry(
+    sequence=1,
+    token="ab",
+    created_at=NOW,
+    actor="host:1 0.1.0",
+    published=None,
+    decisions=(DECISION,),
+    policy=None,
+    gate=GATE,
+    withheld=BASE,
+    note="",
+    after=State(base=BASE, policy=Policy(gate_datasets=("d",)), gate=GATE, trial=TRIAL),
+)
 EXAMPLES: list[Record] = [
+    GATE,
+    TRIAL,
+    SPEC,
+    ENTRY,
+    Candidate(entry=ENTRY, suspects=("s.t00001",), suspect=None),
+    EvaluationRequest(spec=SPEC, base=BASE, requested_at=NOW, requested_by="0.1.0"),
+    Evaluation(
+        spec=SPEC,
+        base_version=1,
+        base_digest="0f" * 32,
+        scored_on="test",
+        metric="accuracy",
+        score=1 / 3,
+        interval=(0.3, 0.4),
+        num_train=100,
+        num_scored=1000,
+        seconds=1.5,
+        created_at=NOW,
+        created_by="0.1.0",
+    ),
     FILE,
     FusedFile(model=FILE, state=FILE),
     FusionPlan(
