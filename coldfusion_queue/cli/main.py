@@ -18,6 +18,7 @@ from coldfusion_queue.cli.contribute import contribute
 from coldfusion_queue.cli.demo import demo
 from coldfusion_queue.cli.doctor import doctor
 from coldfusion_queue.cli.evaluate import evaluate
+from coldfusion_queue.cli.experiment import experiment
 from coldfusion_queue.cli.fuse import fuse
 from coldfusion_queue.cli.gc import gc
 from coldfusion_queue.cli.history import history
@@ -61,6 +62,7 @@ for _command in (
     policy,
     fuse,
     evaluate,
+    experiment,
     rollback,
     gc,
     doctor,

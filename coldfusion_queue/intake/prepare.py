@@ -34,7 +34,7 @@ from coldfusion_queue.intake.splits import SPLITS, Splits, open_path
 from coldfusion_queue.intake.staging import stage_split
 from coldfusion_queue.records import DatasetRecord, FileRecord, Objective, SplitRecord
 
-__all__ = ["PreparedDataset", "PreparedSplit", "prepare_dataset"]
+__all__ = ["PreparedDataset", "PreparedSplit", "dataset_id_of", "describe", "prepare_dataset"]
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def prepare_dataset(
         decided, classes = _decide(labelled, choice)
         prepared = _write_all(labelled, decided, classes, Path(staging), work_dir)
     is_pair = columns.text_pair is not None
-    dataset_id = _dataset_id(decided, is_pair, classes, prepared)
+    dataset_id = dataset_id_of(decided, is_pair, classes, prepared)
     suggested, notes = suggest_name(source), splits.notes + notes
     return PreparedDataset(
         dataset_id, decided, is_pair, classes, prepared, suggested, columns, notes
@@ -199,7 +199,7 @@ def _write_all(
         for name, use in uses.items():
             target = work_dir / f"{name}.parquet"
             relabel(staging / target.name, target, objective, classes)
-            prepared[name] = _describe(target, use.num_rows)
+            prepared[name] = describe(target, use.num_rows)
     except BaseException:
         for name in uses:
             (work_dir / f"{name}.parquet").unlink(missing_ok=True)
@@ -207,18 +207,20 @@ def _write_all(
     return prepared
 
 
-def _describe(path: Path, num_examples: int) -> PreparedSplit:
+def describe(path: Path, num_examples: int) -> PreparedSplit:
+    """A split that was written in canonical form."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return PreparedSplit(path, digest, path.stat().st_size, num_examples)
 
 
-def _dataset_id(
+def dataset_id_of(
     objective: Objective,
     is_pair: bool,
     classes: tuple[str, ...],
     splits: Mapping[str, PreparedSplit],
 ) -> str:
+    """The id of a dataset with this content."""
     content = {
         "objective": objective.value,
         "is_pair": is_pair,

@@ -1,0 +1,328 @@
+"""What an experiment found, gathered from the records of its repositories alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean, stdev
+from typing import Any, Self
+
+from coldfusion_queue.errors import NotFoundError
+from coldfusion_queue.experiment.arms import PRETRAINED, Arm, arms_of, datasets_of, wanted
+from coldfusion_queue.experiment.outcomes import outcomes
+from coldfusion_queue.experiment.spec import Experiment
+from coldfusion_queue.records import BaseVersion
+from coldfusion_queue.repository.datasets import find_dataset
+from coldfusion_queue.repository.repository import Repository
+from coldfusion_queue.store import Store
+
+__all__ = ["Estimate", "Results", "Row", "Version", "gather"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number, and where it is from."""
+
+    arm: str
+    column: str
+    fold: int | None
+    seed: int
+    dataset: str
+    is_seen: bool
+    """Whether the dataset contributed to the arm."""
+    kind: str
+    evaluation_seed: int
+    iteration: int
+    """Fusions before; 0 is the pretrained model."""
+    is_last: bool
+    time: float
+    """Virtual, at which that base version was there."""
+    score: float | None
+    """In percent; None if the evaluation failed."""
+    failure: str | None
+    metric: str | None
+    base_version: int
+    repository: str
+    evaluation: str
+    """Id of the record."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """What one fusion of an arm did: the lineage, in short."""
+
+    arm: str
+    seed: int
+    iteration: int
+    time: float
+    base_version: int
+    base_digest: str
+    num_refused: int
+    contributions: tuple[tuple[str, float, int], ...]
+    """Of the version: contributor, coefficient and staleness."""
+    repository: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and how sure it is."""
+
+    mean: float
+    error: float | None
+    """Standard error of the mean; None of a single number."""
+    number: int
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Self | None:
+        """Of numbers, each counted once; None of none."""
+        found = list(values)
+        if not found:
+            return None
+        error = stdev(found) / math.sqrt(len(found)) if len(found) > 1 else None
+        return cls(fmean(found), error, len(found))
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that an experiment found so far."""
+
+    experiment: Experiment
+    rows: tuple[Row, ...]
+    versions: tuple[Version, ...]
+    num_missing: int
+    """Evaluations that are wanted and not done."""
+
+    def columns(self) -> tuple[str, ...]:
+        """Of the tables, the pretrained model's first."""
+        return tuple(dict.fromkeys(arm.column for arm in arms_of(self.experiment)))
+
+    def of(self, column: str, kind: str, *, is_seen: bool) -> list[Row]:
+        """The last numbers of an arm on datasets that it saw, or that it did not see."""
+        if column == PRETRAINED:
+            return [row for row in self.rows if (row.column, row.kind) == (column, kind)]
+        return [
+            row
+            for row in self.rows
+            if (row.column, row.kind, row.is_seen, row.is_last) == (column, kind, is_seen, True)
+        ]
+
+    def score(self, column: str, kind: str, dataset: str, *, is_seen: bool) -> Estimate | None:
+        """Of one dataset, over seeds and folds."""
+        rows = self.of(column, kind, is_seen=is_seen)
+        return Estimate.of(
+            row.score for row in rows if row.dataset == dataset and row.score is not None
+        )
+
+    def mean_score(
+        self, column: str, kind: str, datasets: Sequence[str], *, is_seen: bool
+    ) -> Estimate | None:
+        """Mean over datasets, of each of which the mean over seeds and folds counts once.
+
+        The error is that over seeds and folds, if there are several: of the means over datasets.
+        """
+        rows = [
+            row
+            for row in self.of(column, kind, is_seen=is_seen)
+            if row.dataset in datasets and row.score is not None
+        ]
+        each = [
+            fmean(row.score for row in rows if row.dataset == name and row.score is not None)
+            for name in dict.fromkeys(row.dataset for row in rows)
+        ]
+        if not each:
+            return None
+        runs = dict.fromkeys((row.seed, row.fold) for row in rows)
+        over_runs = Estimate.of(
+            fmean(
+                row.score for row in rows if (row.seed, row.fold) == run and row.score is not None
+            )
+            for run in runs
+        )
+        return Estimate(fmean(each), over_runs.error if over_runs else None, len(each))
+
+    def gain(
+        self,
+        column: str,
+        kind: str,
+        datasets: Sequence[str],
+        *,
+        is_seen: bool,
+        over: str = PRETRAINED,
+    ) -> Estimate | None:
+        """How much better one arm is than another, paired by dataset, seed and fold.
+
+        Each pair of a dataset and a run counts as one number, in the mean and in its standard
+        error.
+        """
+        others = self._paired(over, kind, is_seen=is_seen)
+        gains = []
+        for key, score in self._paired(column, kind, is_seen=is_seen).items():
+            other = others.get(key)
+            if other is None and over == PRETRAINED:
+                other = others.get((*key[:-1], None))
+            if key[0] in datasets and other is not None:
+                gains.append(score - other)
+        return Estimate.of(gains)
+
+    def curve(
+        self, column: str, kind: str, *, is_seen: bool, dataset: str | None = None
+    ) -> list[tuple[int, float, Estimate]]:
+        """Iteration, virtual time, and mean over datasets with its error over seeds and folds.
+
+        Begins with the pretrained model, measured on the same datasets.
+
+        Args:
+            column: of the arm.
+            kind: of the evaluation.
+            is_seen: on which datasets.
+            dataset: on this one alone.
+        """
+        rows = [
+            row
+            for row in self.rows
+            if (row.column, row.kind, row.is_seen) == (column, kind, is_seen)
+            and row.score is not None
+            and dataset in {None, row.dataset}
+        ]
+        names = {row.dataset for row in rows}
+        start = self.mean_score(PRETRAINED, kind, sorted(names), is_seen=is_seen)
+        found = [] if start is None else [(0, 0.0, start)]
+        for iteration in sorted({row.iteration for row in rows}):
+            here = [row for row in rows if row.iteration == iteration]
+            runs = dict.fromkeys((row.seed, row.fold) for row in here)
+            estimate = Estimate.of(
+                fmean(
+                    row.score
+                    for row in here
+                    if (row.seed, row.fold) == run and row.score is not None
+                )
+                for run in runs
+            )
+            if estimate is not None:
+                found.append((iteration, fmean(row.time for row in here), estimate))
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON data."""
+        return {
+            "experiment": self.experiment.model_dump(mode="json", exclude_unset=True),
+            "missing": self.num_missing,
+            "versions": [asdict(version) for version in self.versions],
+            "numbers": [asdict(row) for row in self.rows],
+        }
+
+    def _paired(
+        self, column: str, kind: str, *, is_seen: bool
+    ) -> dict[tuple[str, int, int, int | None], float]:
+        return {
+            (row.dataset, row.seed, row.evaluation_seed, row.fold): row.score
+            for row in self.of(column, kind, is_seen=is_seen)
+            if row.score is not None
+        }
+
+
+def gather(experiment: Experiment, store: Store) -> Results:
+    """Read what an experiment found so far.
+
+    Args:
+        experiment: which.
+        store: of the bucket.
+    """
+    rows: list[Row] = []
+    versions: list[Version] = []
+    num_missing = 0
+    for arm in arms_of(experiment):
+        for seed in experiment.seeds:
+            repository = Repository(store, arm.repository(experiment, seed))
+            if store.stat(repository.keys.repository_record) is None:
+                continue
+            ids = _dataset_ids(repository, datasets_of(experiment, arm))
+            for version, base, is_last in _versions(arm, seed, repository):
+                if version.iteration > 0:
+                    versions.append(version)
+                if version.iteration == 0 and arm.role != "pretrained":
+                    continue
+                found, missing = _rows(
+                    experiment, arm, version, base, repository, ids, is_last=is_last
+                )
+                rows += found
+                num_missing += missing
+    return Results(experiment, tuple(rows), tuple(versions), num_missing)
+
+
+def _versions(
+    arm: Arm, seed: int, repository: Repository
+) -> Iterator[tuple[Version, BaseVersion, bool]]:
+    fusions = arm.fusions(seed)
+
+    def version(iteration: int, time: float, base: BaseVersion, num_refused: int) -> Version:
+        lines = tuple(
+            (line.contributor_id, line.coefficient, line.staleness) for line in base.fused
+        )
+        return Version(
+            *(arm.name, seed, iteration, time, base.version, base.digest, num_refused, lines),
+            repository.name,
+        )
+
+    first = repository.ledger.entry(0).after.base
+    yield version(0, 0.0, first, 0), first, not fusions
+    for outcome in outcomes(repository, fusions):
+        if outcome.base is not None:
+            number = outcome.fusion.number
+            found = version(number, outcome.fusion.time, outcome.base, outcome.num_refused)
+            yield found, outcome.base, number == len(fusions)
+
+
+def _dataset_ids(repository: Repository, names: Iterable[str]) -> dict[str, str]:
+    """Ids of datasets by name; those that are not uploaded yet have none that anything has."""
+    ids = {}
+    for name in names:
+        try:
+            ids[name] = find_dataset(repository, name)
+        except NotFoundError:
+            ids[name] = "0" * 32
+    return ids
+
+
+def _rows(
+    experiment: Experiment,
+    arm: Arm,
+    version: Version,
+    base: BaseVersion,
+    repository: Repository,
+    ids: dict[str, str],
+    *,
+    is_last: bool,
+) -> tuple[list[Row], int]:
+    """What was found of one version, and how much is missing."""
+    done = {item.evaluation_id: item for item in repository.evaluations.of(base.digest)}
+    rows = []
+    asked = wanted(experiment, arm, version.seed, version.iteration, ids, is_last=is_last)
+    for item in asked:
+        name = item.spec.evaluation_id(base.digest)
+        if name not in done:
+            continue
+        found = done[name]
+        rows.append(
+            Row(
+                arm=arm.name,
+                column=arm.column,
+                fold=arm.fold,
+                seed=version.seed,
+                dataset=item.dataset,
+                is_seen=arm.is_seen(item.dataset),
+                kind=item.spec.kind,
+                evaluation_seed=item.spec.seed,
+                iteration=version.iteration,
+                is_last=is_last,
+                time=version.time,
+                score=None if found.score is None else 100 * found.score,
+                failure=found.failure,
+                metric=found.metric,
+                base_version=base.version,
+                repository=repository.name,
+                evaluation=name,
+            )
+        )
+    return rows, len(asked) - len(rows)
