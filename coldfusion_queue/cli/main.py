@@ -25,6 +25,7 @@ from coldfusion_queue.cli.history import history
 from coldfusion_queue.cli.init import init
 from coldfusion_queue.cli.policy import policy
 from coldfusion_queue.cli.pull import pull
+from coldfusion_queue.cli.report import report
 from coldfusion_queue.cli.rollback import rollback
 from coldfusion_queue.cli.show import show
 from coldfusion_queue.cli.stack import down, up
@@ -64,6 +65,7 @@ for _command in (
     evaluate,
     experiment,
     rollback,
+    report,
     gc,
     doctor,
     audit,

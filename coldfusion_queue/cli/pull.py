@@ -10,7 +10,7 @@ import click
 
 from coldfusion_queue.cli.common import json_option, open_repository, print_json, transfer_bar
 from coldfusion_queue.disk import disk_errors
-from coldfusion_queue.errors import AlreadyExistsError, UsageError
+from coldfusion_queue.errors import AccessDeniedError, AlreadyExistsError, UsageError
 
 __all__ = ["pull"]
 
@@ -21,10 +21,12 @@ __all__ = ["pull"]
 def pull(arguments: tuple[str, ...], as_json: bool) -> None:
     """Download base VERSION (the newest by default) into DIRECTORY.
 
-    transformers loads the result: AutoModel.from_pretrained(DIRECTORY). lineage.json beside the
-    model says what it was made of.
+    transformers loads the result: AutoModel.from_pretrained(DIRECTORY). README.md beside the model
+    is its card, lineage.json the record of what it was made of.
     """
     version, directory = _parse(arguments)
+    from coldfusion_queue.report.card import write_card
+
     _, repository = open_repository()
     base = repository.ledger.base_version(version)
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -37,6 +39,10 @@ def pull(arguments: tuple[str, ...], as_json: bool) -> None:
             transfer_bar(f"base version {base.version}", total, hidden=as_json) as bar,
         ):
             repository.base_versions.download(base, partial, bar.advance)
+            try:
+                write_card(repository, base, partial)
+            except AccessDeniedError as error:  # the credentials of a site may read models alone
+                click.echo(f"note: the model has no card, README.md: {error}", err=True)
         partial.chmod(0o755)
         partial.rename(directory)
     finally:
