@@ -14,6 +14,8 @@ __all__ = ["Bar", "Line", "Point", "bar_chart", "line_chart", "share_bar", "svg"
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40.0, 10.0, 8.0, 24.0
 #: Letters of an axis, in units of the drawing.
 _LABEL = 7.0
+#: Largest number that is drawn, far above any percentage.
+_MOST = 1e6
 
 
 @dataclass(frozen=True)
@@ -83,17 +85,19 @@ def line_chart(
     """Lines over whole numbers from 0 to ``last_x``, each with its interval.
 
     Args:
-        lines: with one point together at least.
+        lines: points that no axis can hold, such as infinite ones, are left out.
         last_x: where the axis ends, whether there is a point or not.
         title: for those who hear the page.
         width: of the drawing, in its own units.
         height: the same.
     """
+    lines = [Line(line.style, tuple(filter(_can_be_drawn, line.points))) for line in lines]
     points = [point for line in lines for point in line.points]
-    lows, highs = [point.low for point in points], [point.high for point in points]
-    margin = max((max(highs) - min(lows)) * 0.06, 0.5)
+    low = min((point.low for point in points), default=0.0)
+    high = max((point.high for point in points), default=100.0)
+    margin = max((high - low) * 0.06, 0.5)
     x = _Scale(0, max(last_x, 1), _LEFT + 4, width - _RIGHT)
-    y = _Scale(min(lows) - margin, max(highs) + margin, height - _BOTTOM, _TOP)
+    y = _Scale(low - margin, high + margin, height - _BOTTOM, _TOP)
     return svg(
         width,
         height,
@@ -139,6 +143,11 @@ def share_bar(values: Mapping[str, int], total: int, title: str) -> Markup:
             parts.append(element("rect", class_=style, **box))
         left += length
     return svg(160, 12, title, *parts)
+
+
+def _can_be_drawn(point: Point) -> bool:
+    # Of NaN this is false as well.
+    return all(abs(value) <= _MOST for value in (point.y, point.low, point.high))
 
 
 def _labels_apart(bars: Sequence[Bar], pitch: float) -> int:
