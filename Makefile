@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test soak test-model bench-protocol bench-fusion bench-finetune \
+.PHONY: help demo experiment check test soak test-model bench-protocol bench-fusion bench-finetune \
   bench-between bench-peers format lock clean
 
 help:  ## Show this list.
@@ -23,6 +23,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)  ## Run the whole loop on this machine; ends with a table, a plot and a JSON line.
 	$(BIN)/coldfusion demo --directory .demo
+
+experiment: $(STAMP)  ## The paper's protocol on the example data; ends with tables and curves.
+	$(BIN)/coldfusion experiment examples/experiments/offline.yaml --out .experiment --local
 
 check: $(STAMP)  ## Formatting, lint and types.
 	$(BIN)/ruff format --check .
@@ -68,4 +71,4 @@ lock:  ## Write constraints.txt anew from a fresh environment.
 	mv constraints.new constraints.txt && rm -rf .venv-lock
 
 clean:  ## Remove environment, caches and the demo's files.
-	rm -rf $(VENV) .venv-peers .demo .mypy_cache .ruff_cache .pytest_cache dist build
+	rm -rf $(VENV) .venv-peers .demo .experiment .mypy_cache .ruff_cache .pytest_cache dist build

@@ -40,11 +40,11 @@ __all__ = ["experiment"]
     "--local", is_flag=True, help="Start servers and workers of its own below --out, and stop them."
 )
 @click.option(
-    "--finetune-workers",
+    "--workers",
     type=click.IntRange(min=1),
     default=2,
     show_default=True,
-    help="Of --local.",
+    help="Finetune workers of --local, and as many evaluation workers.",
 )
 @click.option(
     "--threads",
@@ -60,7 +60,7 @@ def experiment(
     out: Path | None,
     data: Path | None,
     local: bool,
-    finetune_workers: int,
+    workers: int,
     threads: int,
     tables: bool,
     as_json: bool,
@@ -80,7 +80,7 @@ def experiment(
     declared = read_experiment(file, data)
     directory = out or Path(f"coldfusion-{declared.name}")
     directory.mkdir(parents=True, exist_ok=True)
-    with _settings(directory, finetune_workers, threads, local=local, idle=tables) as settings:
+    with _settings(directory, workers, threads, local=local, idle=tables) as settings:
         store = _store(settings)
         if not tables:
             _run(declared, settings)
@@ -94,13 +94,13 @@ def experiment(
 
 @contextmanager
 def _settings(
-    directory: Path, finetune_workers: int, threads: int, *, local: bool, idle: bool
+    directory: Path, workers: int, threads: int, *, local: bool, idle: bool
 ) -> Iterator[Settings]:
     """How to reach store and broker; those of ``--local`` are there for the time of the context.
 
     Args:
         directory: of the results.
-        finetune_workers: of ``--local``.
+        workers: of each kind, of ``--local``.
         threads: the same.
         local: whether to start servers and workers.
         idle: whether workers would have nothing to do.
@@ -124,7 +124,10 @@ def _settings(
     console(stderr=True).print("starting broker, object store and workers")
     try:
         yield stack.up(
-            finetune_workers=finetune_workers, environment=environment, servers_only=idle
+            finetune_workers=workers,
+            environment=environment,
+            evaluation_workers=workers,
+            servers_only=idle,
         )
     finally:
         stack.down()

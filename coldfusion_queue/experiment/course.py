@@ -92,7 +92,12 @@ class Course:
             self._repository.name, policy_of(self._arm, lab.ids, sizes[0], max(sizes))
         )
         self._bases = [self._repository.ledger.base_version(0)]
-        contributors = {turn.contributor for fusion in self._fusions for turn in fusion.turns}
+        contributors = {
+            turn.contributor
+            for fusion in self._fusions
+            for turn in fusion.turns
+            if not self._is_local(turn, fusion)
+        }
         for name in names:
             lab.upload(self._repository, name)
             # What contributes is named by its submissions, what is measured on by one of its own.

@@ -25,7 +25,10 @@ from coldfusion_queue.store import Store
 __all__ = ["check_workers", "run_experiment"]
 
 _POLL_SECONDS = 0.5
-_ANSWER_SECONDS = 3.0
+_ANSWER_SECONDS = 2.0
+
+#: Workers that were just started take so long to come up.
+_START_SECONDS = 15.0
 
 
 def run_experiment(
@@ -71,15 +74,19 @@ def check_workers(app: Celery, settings: Settings) -> None:
         NotFoundError: no worker answers that consumes one of the queues.
         BrokerUnavailableError: the broker does not answer.
     """
+    end = time.monotonic() + _START_SECONDS
+    while missing := _unserved(app, settings):
+        if time.monotonic() > end:
+            remedy = "run 'coldfusion up', start workers, or add --local"
+            raise NotFoundError("worker of queue", ", ".join(missing), remedy)
+
+
+def _unserved(app: Celery, settings: Settings) -> list[str]:
+    """Queues that no worker consumes which answers."""
     with broker_errors(settings):
         answers = app.control.inspect(timeout=_ANSWER_SECONDS).active_queues() or {}
     served = {queue["name"] for queues in answers.values() for queue in queues}
-    missing = [
-        name for name in (FINETUNE_QUEUE, FUSION_QUEUE, EVALUATION_QUEUE) if name not in served
-    ]
-    if missing:
-        remedy = "run 'coldfusion up', start workers, or add --local"
-        raise NotFoundError("worker of queue", ", ".join(missing), remedy)
+    return [name for name in (FINETUNE_QUEUE, FUSION_QUEUE, EVALUATION_QUEUE) if name not in served]
 
 
 def _run(courses: list[Course]) -> None:

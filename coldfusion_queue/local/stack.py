@@ -65,6 +65,7 @@ class LocalStack:
         worker_environments: Sequence[Mapping[str, str]] = (),
         environment: Mapping[str, str] | None = None,
         *,
+        evaluation_workers: int = 1,
         servers_only: bool = False,
     ) -> Settings:
         """Start what does not run; what runs is left as it is.
@@ -77,6 +78,7 @@ class LocalStack:
             finetune_workers: number of finetune workers; if more run already they are left.
             worker_environments: variables for the first, second, ... finetune worker alone.
             environment: variables for finetune and fusion workers, beat and exporter.
+            evaluation_workers: number of evaluation workers; the same of those.
             servers_only: start broker and store and nothing else.
 
         Returns:
@@ -98,7 +100,7 @@ class LocalStack:
                 if not servers_only:
                     own = [*worker_environments, *[{}] * finetune_workers][:finetune_workers]
                     home = {f"{ENV_PREFIX}HOME": str(self.home)}
-                    start.workers(common, own, {**variables, **home})
+                    start.workers(common, own, {**variables, **home}, evaluation_workers)
             except BaseException:
                 if any(record.name in _SERVER_NAMES for record in start.started):
                     self.env_file.unlink(missing_ok=True)

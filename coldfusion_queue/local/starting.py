@@ -61,6 +61,7 @@ class StackStart:
         environment: Mapping[str, str],
         finetune_environments: Sequence[Mapping[str, str]],
         connection: Mapping[str, str],
+        evaluation_workers: int = 1,
     ) -> None:
         """Have the workers, beat and the exporter running.
 
@@ -69,6 +70,7 @@ class StackStart:
             finetune_environments: further variables for each finetune worker; as many are
                 started.
             connection: variables that go before all others.
+            evaluation_workers: how many are to run.
 
         Raises:
             ProcessFailedError: one of them ended at once.
@@ -77,7 +79,9 @@ class StackStart:
             f"finetune-{number}": (["workers.finetune_worker", "--name", f"finetune-{number}"], own)
             for number, own in enumerate(finetune_environments, start=1)
         }
-        modules["evaluation"] = (["workers.evaluation_worker"], {})
+        for number in range(1, evaluation_workers + 1):
+            name = "evaluation" if number == 1 else f"evaluation-{number}"
+            modules[name] = (["workers.evaluation_worker", "--name", name], {})
         modules["fusion"] = (["workers.fusion_worker"], {})
         modules["beat"] = (["workers.beat"], {})
         modules["exporter"] = (["workers.exporter"], {})
