@@ -143,7 +143,10 @@ class Report:
 
 def utc(moment: datetime) -> datetime:
     """A time in UTC; one without a zone, which a stranger's record may have, is taken as UTC."""
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError:  # on the first or the last day that there is
+        return moment.replace(tzinfo=UTC)
 
 
 def plain(value: Any) -> Any:

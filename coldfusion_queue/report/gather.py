@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from coldfusion_queue.errors import InvalidRecordError
@@ -26,6 +27,16 @@ Progress = Callable[[str, int, int], None]
 
 #: Small records that are read at a time: most of a request is waiting.
 _NUM_THREADS = 16
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """A decision, and what its entry says about it."""
+
+    decision: Decision
+    at: datetime
+    base_version: int
+    """The newest version before the entry."""
 
 
 def gather(
@@ -53,23 +64,26 @@ def gather(
     """
     record = repository.record()
     last = repository.ledger.base_version(version).version
-    entries = list(_entries(repository, last, progress))
-    steps = [step for entry in entries for step in _steps(entry)]
-    decisions = [(entry, item) for entry in entries for item in entry.decisions]
-    found = _contributions(repository, [item.contribution_id for _, item in decisions], progress)
+    steps: list[Step] = []
+    verdicts: list[_Verdict] = []
+    for entry in _entries(repository, last, progress):
+        # An entry repeats its base version, so that all of them would take several times the room.
+        steps += _steps(entry)
+        verdicts += _verdicts(entry)
+        num_entries, after = entry.sequence + 1, entry.after
+    names = [item.decision.contribution_id for item in verdicts]
+    found = _contributions(repository, names, progress)
     decided = [
-        _decided(entry, item, contribution)
-        for (entry, item), contribution in zip(decisions, found, strict=True)
+        _decided(item, contribution) for item, contribution in zip(verdicts, found, strict=True)
     ]
     evaluations = _evaluations(repository, steps, progress)
-    after = entries[-1].after
     return Report(
         repository=repository.name,
         identity=record.identity,
         created_at=utc(record.created_at),
         made_at=utc(now or datetime.now(UTC)),
         version=last,
-        num_entries=len(entries),
+        num_entries=num_entries,
         policy=after.policy,
         num_tried=None if after.trial is None else len(after.trial.members),
         steps=tuple(steps),
@@ -110,6 +124,13 @@ def _steps(entry: LedgerEntry) -> Iterator[Step]:
             )
 
 
+def _verdicts(entry: LedgerEntry) -> Iterator[_Verdict]:
+    published = entry.published
+    base = entry.after.base.version if published is None else published.parent or 0
+    for item in entry.decisions:
+        yield _Verdict(item, utc(entry.created_at), base)
+
+
 def _kind(published: BaseVersion | None) -> StepKind:
     if published is None or published.restores is not None:
         return "restored"
@@ -146,15 +167,15 @@ def _evaluations(
     return found
 
 
-def _decided(entry: LedgerEntry, item: Decision, contribution: Contribution | None) -> Decided:
+def _decided(verdict: _Verdict, contribution: Contribution | None) -> Decided:
+    item = verdict.decision
     staleness = item.numbers.get("staleness")
     if staleness is None and contribution is not None:
         # The ledger has it of what was fused or expired; a refused one may lie about its base.
-        before = entry.after.base.version if entry.published is None else entry.published.parent
-        staleness = max((before or 0) - contribution.base_version, 0)
+        staleness = max(verdict.base_version - contribution.base_version, 0)
     waited = None
     if contribution is not None:
-        waited = (utc(entry.created_at) - utc(contribution.created_at)).total_seconds()
+        waited = max((verdict.at - utc(contribution.created_at)).total_seconds(), 0.0)
     return Decided(
         contribution_id=item.contribution_id,
         contributor_id=contribution.contributor_id if contribution else None,
@@ -165,10 +186,10 @@ def _decided(entry: LedgerEntry, item: Decision, contribution: Contribution | No
         numbers=item.numbers,
         sequence=item.sequence,
         version=item.version,
-        at=utc(entry.created_at),
+        at=verdict.at,
         staleness=None if staleness is None else int(staleness),
         num_examples=contribution.num_examples if contribution else None,
-        waited_seconds=None if waited is None else max(waited, 0.0),
+        waited_seconds=waited,
     )
 
 

@@ -292,6 +292,8 @@ class History:
         sequence = len(self.entries)
         if sequence:
             self.now += timedelta(minutes=1)
+        is_published = fields.get("published") is not None
+        gate = fields.get("gate") if is_published or not sequence else self.entries[-1].after.gate
         entry = LedgerEntry(
             sequence=sequence,
             token=str(sequence),
@@ -303,7 +305,7 @@ class History:
             gate=fields.get("gate"),
             withheld=fields.get("withheld"),
             note=note,
-            after=State(base=base, policy=self.policy),
+            after=State(base=base, policy=self.policy, gate=gate),
         )
         self.entries.append(entry)
         self.memory.put(self.keys.ledger(sequence), entry)

@@ -11,7 +11,7 @@ from statistics import mean
 import pytest
 
 from coldfusion_queue.errors import NotFoundError
-from coldfusion_queue.records import Outcome, Rule
+from coldfusion_queue.records import Contribution, Outcome, Rule
 from coldfusion_queue.report.gather import gather
 from coldfusion_queue.report.summaries import (
     as_data,
@@ -195,6 +195,20 @@ def test_a_time_without_a_zone_is_taken_as_utc() -> None:
     history.fuse([item])
 
     assert gather(history.repository).decisions[0].waited_seconds == 20.0
+
+
+@pytest.mark.parametrize("written", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"])
+def test_a_time_at_the_end_of_the_calendar_breaks_nothing(written: str) -> None:
+    history = History()
+    item = history.contribution("x")
+    far = Contribution.model_validate({**item.model_dump(), "created_at": written})
+    history.memory.put(history.keys.contribution(item.contribution_id), far)
+    history.fuse([item])
+
+    waited = gather(history.repository).decisions[0].waited_seconds
+
+    assert waited is not None
+    assert (waited == 0.0) == written.startswith("9999")
 
 
 def test_datasets_have_the_names_of_who_submitted_them() -> None:
