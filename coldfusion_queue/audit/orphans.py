@@ -35,11 +35,11 @@ def check_orphans(snapshot: Snapshot, history: History, grace_seconds: float) ->
 
 
 def _waiting(snapshot: Snapshot, history: History) -> set[str]:
-    """The directory of the candidate for the next entry, which may wait for long."""
+    """Directories of the candidate for the next entry, which may wait for long."""
     owner = f"{history.newest + 1:010d}"
     candidate = snapshot.find(Candidate, Kind.CANDIDATE, owner)
-    model = None if candidate is None else candidate.entry.published
-    return set() if model is None else {directory_of(snapshot, model)}
+    models = candidate.models if candidate else ()
+    return {directory_of(snapshot, model) for model in models}
 
 
 def _check_done(snapshot: Snapshot, history: History, grace_seconds: float) -> Iterator[Finding]:

@@ -89,7 +89,7 @@ def _candidate(repository: Repository, newest: LedgerEntry) -> dict[str, Any] | 
     found = repository.candidates.find(newest.sequence + 1)
     if found is None or found.entry.published is None:
         return None
-    models = (found.entry.published, newest.after.base)
+    models = (*found.models, newest.after.base)
     wanted = [
         repository.evaluations.find(spec.evaluation_id(model.digest))
         for spec in gate_specs(newest.after.policy)

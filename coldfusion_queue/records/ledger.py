@@ -71,3 +71,11 @@ class Candidate(Record):
     """Contributions of it that may be at fault if it does not pass; see ``Trial.suspects``."""
     suspect: str | None
     """Contribution of the batch that was left out to see whether it is at fault."""
+    without: LedgerEntry | None = None
+    """The same entry, had the first suspect been left out; with ``gate_leave_out``."""
+
+    @property
+    def models(self) -> tuple[BaseVersion, ...]:
+        """The fused models that wait: one, or with and without the first suspect."""
+        entries = (self.entry, self.without)
+        return tuple(each.published for each in entries if each and each.published)

@@ -85,6 +85,9 @@ class Policy(Record):
     is found to be further below is rolled back. None sets no limit and rolls nothing back."""
     gate_max_examples: int | None = Field(1000, ge=1)
     """Examples of a gate dataset that a probe is fitted on, and scored on, at most."""
+    gate_leave_out: bool = False
+    """Whether each fusion is also made without the contribution that agrees least with the others,
+    which is refused if the mean score is higher without it by more than the tolerance."""
     gate_max_trials: int = Field(16, ge=1)
     """Fusions that are tried without a suspect, at most, when one was withheld."""
     retain_base_versions: int | None = Field(10, ge=1)

@@ -7,12 +7,13 @@ behind and what recovers it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from coldfusion_queue.crash_points import CrashPoint, reach
 from coldfusion_queue.errors import LedgerConflictError
 from coldfusion_queue.records import (
+    BaseVersion,
     Candidate,
     Decision,
     EvaluationRequest,
@@ -102,11 +103,16 @@ def fuse_once(
     reach(CrashPoint.FUSE_SELECTED)
     entry = look.decide(crew)
     if entry.published is None or not look.is_gated:
-        _append(repository, entry)
+        _append(repository, entry, [entry.published] if entry.published else [])
         return look.report(entry)
-    candidate = Candidate(entry=entry, suspects=look.suspects, suspect=look.suspect)
+    candidate = Candidate(
+        entry=entry,
+        suspects=look.suspects,
+        suspect=look.suspect,
+        without=look.decide_without_first_suspect(crew),
+    )
     if not repository.candidates.create(candidate):
-        repository.base_versions.discard(entry.published.prefix)
+        _discard(repository, candidate.models)
         raise LedgerConflictError(entry.sequence)
     reach(CrashPoint.GATE_CANDIDATE)
     return _judge(repository, newest, candidate)
@@ -162,10 +168,21 @@ class _Look:
         items.sort(key=lambda item: item.agreement)
         return tuple(item.contribution.contribution_id for item in items)
 
-    def decide(self, crew: Crew) -> LedgerEntry:
+    def decide_without_first_suspect(self, crew: Crew) -> LedgerEntry | None:
+        """The same without the first suspect, if the policy wants it and others are left."""
+        fusable = self.admission.fusable
+        is_wanted = self._kept.gate_leave_out and self.suspect is None
+        if not is_wanted or len(fusable) < 2 or not self.suspects:
+            return None
+        first = self.suspects[0]
+        left = tuple(item for item in fusable if item.contribution.contribution_id != first)
+        return self.decide(crew, replace(self.admission, fusable=left))
+
+    def decide(self, crew: Crew, admission: Admission | None = None) -> LedgerEntry:
         """Fuse, and put every decision into an entry that is to be appended."""
+        admission = admission or self.admission
         entry = decide(
-            *(self._repository, self._settings, self._newest, self._opener, self.admission, crew)
+            *(self._repository, self._settings, self._newest, self._opener, admission, crew)
         )
         if self._changes:
             note = ", ".join(f"{name}={value}" for name, value in self._changes.items())
@@ -182,37 +199,43 @@ class _Look:
 
 def _judge(repository: Repository, newest: LedgerEntry, candidate: Candidate) -> FusionReport:
     """Publish or withhold a candidate, if all of its probes are in."""
-    model, sequence = candidate.entry.published, candidate.entry.sequence
-    assert model is not None  # noqa: S101 - it would be no candidate
     gate = Gate(repository, newest)
-    found = gate.judge(model)
-    if found is None:
+    reports = [gate.judge(model) for model in candidate.models]
+    found = [report for report in reports if report is not None]
+    if len(found) < len(reports):
         return FusionReport(0, 0.0, candidate=candidate, wanted=gate.wanted)
-    entry = conclude(newest, candidate, found)
-    _append(repository, entry, candidate)
+    entry = conclude(newest, candidate, *found)
+    try:
+        _append(repository, entry, candidate.models)
+    except LedgerConflictError:
+        repository.candidates.drop(entry.sequence)
+        raise
     reach(CrashPoint.GATE_JUDGED)
-    repository.candidates.drop(sequence)
-    if entry.published is None:
-        repository.base_versions.discard(model.prefix)
+    repository.candidates.drop(entry.sequence)
+    _discard(repository, candidate.models, but=entry.published)
     reach(CrashPoint.GATE_CLEANED)
     return FusionReport(0, 0.0, entry)
 
 
-def _append(repository: Repository, entry: LedgerEntry, candidate: Candidate | None = None) -> None:
+def _append(repository: Repository, entry: LedgerEntry, models: Sequence[BaseVersion]) -> None:
     """Append an entry and settle it; when it comes too late, delete what it would publish."""
     try:
         repository.ledger.append(entry)
     except LedgerConflictError:
         reach(CrashPoint.DECIDE_LOST)
-        model = entry.published or entry.withheld
-        winner = repository.ledger.entry(entry.sequence).published
-        if model is not None and (winner is None or winner.prefix != model.prefix):
-            repository.base_versions.discard(model.prefix)
-        if candidate is not None:
-            repository.candidates.drop(entry.sequence)
+        _discard(repository, models, but=repository.ledger.entry(entry.sequence).published)
         raise
     reach(CrashPoint.DECIDE_APPENDED)
     settle(repository, entry)
+
+
+def _discard(
+    repository: Repository, models: Sequence[BaseVersion], but: BaseVersion | None = None
+) -> None:
+    """Delete fused models that will not be published."""
+    for model in models:
+        if but is None or model.prefix != but.prefix:
+            repository.base_versions.discard(model.prefix)
 
 
 def _under(newest: LedgerEntry, changes: Mapping[str, Any]) -> LedgerEntry:

@@ -71,13 +71,17 @@ class Gate:
         self._newest = newest
         self._policy = newest.after.policy
         self._specs = gate_specs(self._policy)
-        self.wanted: list[EvaluationRequest] = []
-        """What was found missing; somebody has to send it."""
+        self._wanted: dict[str, EvaluationRequest] = {}
 
     @property
     def is_set(self) -> bool:
         """Whether there is one."""
         return bool(self._specs)
+
+    @property
+    def wanted(self) -> tuple[EvaluationRequest, ...]:
+        """What was found missing; somebody has to send it."""
+        return tuple(self._wanted.values())
 
     def ask(self, base: BaseVersion) -> Mapping[str, float | None] | None:
         """Scores of a model by dataset; None for one on which it cannot be measured.
@@ -89,7 +93,8 @@ class Gate:
         """
         scores = self._scores(base)
         if scores is None:
-            self.wanted += self._repository.evaluations.want(base, self._specs)
+            for request in self._repository.evaluations.want(base, self._specs):
+                self._wanted[request.evaluation_id] = request
         return scores
 
     def ask_for_reference(self) -> None:

@@ -197,7 +197,7 @@ def base_attempts(survey: Survey) -> Iterator[Garbage]:
         is_open = version > survey.version
         published = survey.published(version).prefix if len(folders) > 1 and not is_open else None
         for prefix, folder in folders.items():
-            if prefix == waiting or not survey.is_old(folder.values()):
+            if prefix in waiting or not survey.is_old(folder.values()):
                 continue
             if is_open:
                 reason = "its fusion ended without a ledger entry"
@@ -207,17 +207,16 @@ def base_attempts(survey: Survey) -> Iterator[Garbage]:
                 yield garbage(Kind.BASE_ATTEMPT, prefix, folder.values(), reason)
 
 
-def _waiting_for_the_gate(survey: Survey) -> str | None:
-    """Prefix of the candidate for the next ledger entry; it may wait for longer than the grace."""
+def _waiting_for_the_gate(survey: Survey) -> set[str]:
+    """Prefixes of candidates for the next ledger entry; they may wait for longer than the grace."""
     sequence = survey.newest.sequence + 1
     if not survey.exists(survey.repository.keys.candidate(sequence)):
-        return None
+        return set()
     try:
         candidate = survey.repository.candidates.find(sequence)
     except InvalidRecordError:
-        return None
-    model = None if candidate is None else candidate.entry.published
-    return None if model is None else model.prefix
+        return set()
+    return {model.prefix for model in candidate.models} if candidate else set()
 
 
 def candidates(survey: Survey) -> Iterator[Garbage]:

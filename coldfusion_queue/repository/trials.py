@@ -47,41 +47,64 @@ def tried_without(trial: Trial, suspect: str) -> list[str]:
     return [name for name in trial.members if name not in out]
 
 
-def conclude(newest: LedgerEntry, candidate: Candidate, report: GateReport) -> LedgerEntry:
+def conclude(
+    newest: LedgerEntry,
+    candidate: Candidate,
+    report: GateReport,
+    without: GateReport | None = None,
+) -> LedgerEntry:
     """What a report on a candidate leads to: the entry that publishes or withholds it.
 
     Args:
         newest: the newest ledger entry, before the candidate's.
         candidate: with the entry to append if it passes.
         report: what the gate found.
+        without: the same about the model without the first suspect, if that was fused too.
 
     Returns:
         The same entry, to the bit, for the same arguments.
     """
     trial, suspect = newest.after.trial, candidate.suspect
+    if without is not None and candidate.without is not None:
+        gain = without.mean - report.mean
+        if without.passed and gain > newest.after.policy.gate_tolerance:
+            return _left_out(candidate, candidate.without, report, without)
     if trial is None or suspect is None:
         # What operators let in whatever the limits say has no suspects.
         if report.passed or not candidate.suspects:
-            return _published(candidate, report, [])
+            return _published(candidate.entry, report, [])
         members = [item.contribution_id for item in candidate.entry.decisions if _is_fused(item)]
         trial = Trial(
-            members=tuple(members), suspects=candidate.suspects, withheld_mean=report.mean
+            members=tuple(members),
+            suspects=candidate.suspects,
+            withheld_mean=report.mean,
+            means={} if without is None else {candidate.suspects[0]: without.mean},
+            num_trials=0 if without is None else 1,
         )
         return _withheld(newest, candidate, report, trial)
     trial = _without_decided(trial, candidate)
     if report.passed and (report.is_clear or suspect in trial.means):
         names = [name for name in (*trial.excluded, suspect) if name in trial.members]
         refused = _refusals(names, trial, candidate.entry.sequence, report, report.mean)
-        return _published(candidate, report, refused)
+        return _published(candidate.entry, report, refused)
     means = {**trial.means, suspect: report.mean}
     tried = trial.model_copy(update={"means": means, "num_trials": trial.num_trials + 1})
     return _withheld(newest, candidate, report, tried)
 
 
-def _published(
-    candidate: Candidate, report: GateReport, refused: Collection[Decision]
+def _left_out(
+    candidate: Candidate, entry: LedgerEntry, report: GateReport, without: GateReport
 ) -> LedgerEntry:
-    entry = candidate.entry
+    """Publish the model without the first suspect, which is refused."""
+    suspect = candidate.suspects[0]
+    trial = Trial(members=(suspect,), suspects=(suspect,), withheld_mean=report.mean)
+    refused = _refusals([suspect], trial, entry.sequence, without, without.mean)
+    return _published(entry, without, refused)
+
+
+def _published(
+    entry: LedgerEntry, report: GateReport, refused: Collection[Decision]
+) -> LedgerEntry:
     note = f"{entry.note}; gate {report.mean:.4f}, before {report.reference_mean:.4f}"
     if refused:
         note += f", {len(refused)} refused for it"
@@ -189,8 +212,9 @@ def _refusals(
         numbers["gate_without"] = without
         best = f", without it {without:.4f}"
     reason = (
-        f"the gate's mean score is {trial.withheld_mean:.4f} with its batch, expected at least "
-        f"{report.floor:.4f}: before it was {report.reference_mean:.4f}{best}; {_REMEDY}"
+        f"the base model is worse with it: the gate's mean score is {trial.withheld_mean:.4f} with "
+        f"its batch{best}, before {report.reference_mean:.4f}, expected at least "
+        f"{report.floor:.4f}; {_REMEDY}"
     )
     return [
         Decision(

@@ -14,9 +14,9 @@ from coldfusion_queue.cli.main import cli
 from coldfusion_queue.errors import AuditFailedError, NotFoundError
 from coldfusion_queue.repository.collecting import collect_garbage
 from coldfusion_queue.repository.fusing import fuse_once
-from coldfusion_queue.repository.settling import settle
 from coldfusion_queue.repository.policy import change_policy
 from coldfusion_queue.repository.repository import Repository
+from coldfusion_queue.repository.settling import settle
 from coldfusion_queue.settings import Settings
 from coldfusion_queue.store import Store
 from tests.integration.audited import ATTEMPT, DAY, Bench, build

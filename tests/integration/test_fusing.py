@@ -15,12 +15,12 @@ from coldfusion_queue.records import Contribution, Outcome
 from coldfusion_queue.repository import fusing
 from coldfusion_queue.repository.admission import admit
 from coldfusion_queue.repository.fusing import fuse_once
-from coldfusion_queue.repository.settling import settle
 from coldfusion_queue.repository.fusion_job import Alone
 from coldfusion_queue.repository.inspecting import Inspector
 from coldfusion_queue.repository.opening import Opener
 from coldfusion_queue.repository.policy import change_policy
 from coldfusion_queue.repository.repository import Repository
+from coldfusion_queue.repository.settling import settle
 from coldfusion_queue.settings import Settings
 from tests.integration.conftest import Contribute, Tensors
 

@@ -346,6 +346,66 @@ def test_a_batch_that_is_tried_is_pending_again_when_the_policy_changes(
     assert len(gated.ledger.base_version().fused) == len(BATCH)
 
 
+@pytest.fixture
+def leaving_out(gated: Repository) -> Repository:
+    change_policy(gated, {"gate_leave_out": True})
+    return gated
+
+
+def test_what_only_holds_progress_up_is_refused_if_the_first_suspect_is_left_out(
+    leaving_out: Repository, settings: Settings, batch: Callable[..., None]
+) -> None:
+    batch()
+    report = fuse_once(leaving_out, settings)
+    assert report.candidate is not None
+    first = short(report.candidate.suspects[0])
+    assert len(report.wanted) == 3  # of the published version, and with and without the suspect
+    assert_sound(leaving_out, settings)  # neither is garbage
+
+    # With it the model is better than before, but not by as much as without it.
+    fuse_until_decided(leaving_out, settings, harmed_by({first}, harm=0.05, gain=0.05))
+
+    assert refused(leaving_out) == {first}
+    assert len(leaving_out.ledger.base_version().fused) == len(BATCH) - 1
+    decision = next(
+        item for item in leaving_out.ledger.newest().decisions if item.rule is Rule.GATE
+    )
+    assert decision.numbers["gate_with"] == pytest.approx(0.5 + (5 * 0.05 - 0.05) / 6)
+    assert decision.numbers["gate_without"] == pytest.approx(0.55)
+    assert decision.numbers["gate_reference"] == pytest.approx(0.5)
+    assert_sound(leaving_out, settings)
+
+
+def test_who_makes_no_difference_is_fused_although_it_is_the_first_suspect(
+    leaving_out: Repository, settings: Settings, batch: Callable[..., None]
+) -> None:
+    batch()
+    fuse_until_decided(leaving_out, settings, harmed_by(()))
+
+    assert refused(leaving_out) == set()
+    assert len(leaving_out.ledger.base_version().fused) == len(BATCH)
+    assert len(list(leaving_out.store.list(leaving_out.keys.bases, recursive=False))) == 2
+    assert_sound(leaving_out, settings)
+
+
+def test_if_the_first_suspect_is_not_at_fault_the_trial_knows_it_already(
+    leaving_out: Repository, settings: Settings, batch: Callable[..., None]
+) -> None:
+    batch()
+    candidate = fuse_once(leaving_out, settings).candidate
+    assert candidate is not None
+    first, second, third, *_ = (short(name) for name in candidate.suspects)
+
+    reports = fuse_until_decided(leaving_out, settings, harmed_by({third}))
+
+    assert refused(leaving_out) == {third}
+    entries = [report.entry for report in reports if report.entry]
+    notes = [entry.note for entry in entries]
+    assert not any(f"without {first}." in note for note in notes)
+    assert any(f"without {second}." in note for note in notes)
+    assert_sound(leaving_out, settings)
+
+
 def test_one_fusion_can_do_without_the_gate(
     gated: Repository, settings: Settings, batch: Callable[..., None]
 ) -> None:
