@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -122,6 +124,8 @@ def _settings(
         "COLDFUSION_SOFT_SHUTDOWN_SECONDS": "1",
     }
     console(stderr=True).print("starting broker, object store and workers")
+    # Told to end, it ends in order, so that nothing of it is left running.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield stack.up(
             finetune_workers=workers,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -67,11 +68,14 @@ class Lab:
         self._store = store
         self._app = app
         self._client = client
+        #: Set when the experiment ends before its time: who trains here stops then.
+        self.closing = threading.Event()
         # One at a time: what is trained here takes all the cores that it is given.
         self._thread = ThreadPoolExecutor(1, "experiment")
 
     def close(self) -> None:
-        """Wait for what runs beside; what has not begun does not begin."""
+        """Have what runs beside end at its next step; what has not begun does not begin."""
+        self.closing.set()
         self._thread.shutdown(cancel_futures=True)
 
     @property

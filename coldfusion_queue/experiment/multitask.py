@@ -30,6 +30,7 @@ from coldfusion_queue.finetune.files import save_shared
 from coldfusion_queue.finetune.model import SequenceModel, load_body
 from coldfusion_queue.finetune.optimizer import make_optimizer, make_schedule
 from coldfusion_queue.finetune.passes import Passes
+from coldfusion_queue.finetune.training import FinetuneInterrupted
 from coldfusion_queue.records import Hyperparameters
 from coldfusion_queue.repository.repository import Repository
 
@@ -117,7 +118,7 @@ class _Training:
         settings = lab.settings
         if settings.torch_threads is not None:
             torch.set_num_threads(settings.torch_threads)
-        self._tell = lab.tell
+        self._tell, self._closing = lab.tell, lab.closing
         self._hyperparameters = design.hyperparameters
         self._device = pick_device(settings.device)
         own_seed = seed_of("multitask", seed)
@@ -155,6 +156,8 @@ class _Training:
         num_steps = len(self._batches)
         schedule = make_schedule(optimizer, self._hyperparameters, num_steps, 0)
         for step, (name, indices) in enumerate(self._batches):
+            if self._closing.is_set():
+                raise FinetuneInterrupted(None, step, num_steps)
             model = self._models[name]
             self._passes[name].gradients(self._data[name].train, indices)
             nn.utils.clip_grad_norm_(model.parameters(), self._hyperparameters.max_grad_norm)

@@ -65,7 +65,7 @@ def contribute_poisoned(
             last_residual=None,
             keeps_residual=False,
             checkpoint=None,
-            should_stop=lambda: False,
+            should_stop=lab.closing.is_set,
             keep=None,
         )
         result = finetune(request, lab.settings, directory, lambda _: None)

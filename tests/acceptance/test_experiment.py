@@ -237,3 +237,23 @@ def test_datasets_that_cannot_be_taken_are_all_named_before_anything_is_uploaded
     assert "datasets.three: " in complaint
     prefix = read_experiment(path).name
     assert not list(world.store.list(prefix))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_an_experiment_brings_its_own_servers_and_workers_and_leaves_none_running(
+    make_empty_world: MakeWorld, world: World, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    path, out = declare(world, tmp_path, tiny_model_dir), tmp_path / "out"
+    text = path.read_text(encoding="utf-8").replace("iterations: 3", "iterations: 1")
+    path.write_text(text, encoding="utf-8")
+    options = ("--out", out, "--local", "--workers", "1")
+
+    with make_empty_world() as stranger:
+        done = stranger.run("coldfusion", "experiment", path, *options, "--json")
+        again = stranger.run("coldfusion", "experiment", path, *options, "--json", "--tables")
+
+    assert {row["arm"] for row in done.json()["numbers"]} == {"pretrained", "cold"}
+    assert again.json() == done.json()
+    state = json.loads((out / "stack" / "stack.json").read_text(encoding="utf-8"))
+    assert state["processes"] == {}
