@@ -2,8 +2,8 @@
 
 Eight contributors finetune on parts of one task, whose label says whether one of a few words occurs
 among others. A linear probe finds some of that in a random model's features; a few iterations teach
-it the rest. From iteration 3 on contributor 5 hands in noise. The limits of single deltas are out of
-the way, so that it is the gate that finds out.
+it the rest. From iteration 3 on contributor 5 hands in noise. The limits of single deltas are out
+of the way, so that it is the gate that finds out.
 """
 
 from __future__ import annotations
