@@ -77,7 +77,9 @@ def _progress(*, hidden: bool) -> Iterator[Callable[[str, int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=console(stderr=True), disable=hidden, transient=True) as bars:
+    terminal = console(stderr=True)
+    hidden = hidden or not terminal.is_terminal
+    with Progress(*columns, console=terminal, disable=hidden, transient=True) as bars:
         tasks = {}
 
         def advance(what: str, done: int, total: int) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from coldfusion_queue.records import BaseVersion, GateReport, RepositoryRecord
 from coldfusion_queue.report.data import Score
 from coldfusion_queue.report.markup import clean
+from coldfusion_queue.report.scores import by_name
 from coldfusion_queue.report.tables import percent
 
 __all__ = ["PRETRAINED_CARD_FILE", "card_text"]
@@ -198,7 +199,7 @@ def _scores(found: Sequence[Score], names: Mapping[str, str]) -> Iterator[str]:
             str(item.num_seeds),
             f"{item.num_scored} of {item.scored_on}",
         )
-        for item in found
+        for item in by_name(found, names)
     ]
     yield from _table(head, rows)
     yield (

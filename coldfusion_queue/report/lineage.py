@@ -20,7 +20,7 @@ _MAX_DOTS = 600
 #: The same of one version: four in a line, as far as there is room below.
 _MOST_DOTS = 32
 _WIDTH, _SIDE = 960.0, 30.0
-_COLUMNS = 24
+_COLUMNS, _MIN_COLUMNS = 24, 8
 _ARCS, _RADIUS = 52.0, 13.0
 #: Room below the nodes for contributions, and below those.
 _HANGING, _GAP = 86.0, 20.0
@@ -51,7 +51,8 @@ def staleness_class(staleness: int) -> str:
 def lineage_graph(report: Report) -> Markup:
     """Draw it; at most ``MAX_VERSIONS`` versions, however many contributions."""
     shown = report.published[-MAX_VERSIONS:]
-    columns = min(max(len(shown), 8), _COLUMNS)
+    num_rows = math.ceil(len(shown) / _COLUMNS)
+    columns = max(math.ceil(len(shown) / num_rows), _MIN_COLUMNS)  # rows of about one length
     pitch = (_WIDTH - 2 * _SIDE) / columns
     most = max((len(step.parts) for step in shown), default=0)
     has_dots = sum(len(step.parts) for step in shown) <= _MAX_DOTS and most <= _MOST_DOTS
@@ -71,7 +72,6 @@ def lineage_graph(report: Report) -> Markup:
         parts += _attempts(node, withheld[node.step.version], pitch)
         parts += _dots(node) if has_dots else _stack(node, most)
         parts.append(_circle(node))
-    num_rows = max((node.row for node in nodes.values()), default=0) + 1
     title = f"lineage of base versions {shown[0].version} to {shown[-1].version}"
     return svg(_WIDTH, num_rows * row_height, title, *parts)
 

@@ -82,15 +82,16 @@ def page(report: Report) -> str:
     return f'<!doctype html>\n<html lang="en">\n<head>\n{head}{top}\n</head>\n{body}\n</html>\n'
 
 
-def _about(report: Report) -> str:
+def _about(report: Report) -> Markup:
     policy = report.policy
-    return (
+    return join(
         f"Up to base version {report.version} of {report.identity.hub_id} "
-        f"({report.identity.model_type}, {report.identity.num_parameters:,} parameters). Made "
-        f"{when(report.made_at)} UTC by coldfusion-queue {__version__} from {report.num_entries:,} "
-        f"ledger entries. All times are UTC. Policy: method {policy.method}, at least "
-        f"{policy.min_contributions} and at most {policy.max_contributions} contributions, server "
-        f"learning rate {policy.server_learning_rate:g}."
+        f"({report.identity.model_type}, {report.identity.num_parameters:,} parameters). Made ",
+        when(report.made_at),
+        f" UTC by coldfusion-queue {__version__} from {report.num_entries:,} ledger entries. All "
+        f"times are UTC. Policy: method {policy.method}, at least {policy.min_contributions} and "
+        f"at most {policy.max_contributions} contributions, server learning rate "
+        f"{policy.server_learning_rate:g}.",
     )
 
 

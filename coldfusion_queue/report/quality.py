@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
@@ -11,6 +10,7 @@ from coldfusion_queue.records import GateReport
 from coldfusion_queue.report.charts import Line, Point, line_chart
 from coldfusion_queue.report.data import Report, Score, Step
 from coldfusion_queue.report.markup import Markup, element
+from coldfusion_queue.report.scores import natural
 from coldfusion_queue.report.tables import legend, percent, scores_table
 
 __all__ = ["common_datasets", "gate_means", "quality"]
@@ -92,7 +92,7 @@ def _dataset_panels(report: Report, styles: Mapping[str, str]) -> Iterator[Marku
     by_dataset: dict[str, dict[str, dict[str, Score]]] = defaultdict(lambda: defaultdict(dict))
     for item in report.scores:
         by_dataset[item.dataset_id][item.way][item.digest] = item
-    for dataset_id in sorted(by_dataset, key=lambda item: _natural(report.datasets[item]))[
+    for dataset_id in sorted(by_dataset, key=lambda item: natural(report.datasets[item]))[
         :_MAX_PANELS
     ]:
         lines = [
@@ -104,12 +104,6 @@ def _dataset_panels(report: Report, styles: Mapping[str, str]) -> Iterator[Marku
         }
         name = report.datasets[dataset_id]
         yield _panel(report, lines, f"{name}, {' and '.join(sorted(metrics))}")
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """What to sort names by so that 10 comes after 9."""
-    parts = re.split(r"([0-9]{1,9})", name)
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def _points(report: Report, found: Mapping[str, Score], way: str) -> Iterator[Point]:

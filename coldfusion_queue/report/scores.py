@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
@@ -11,7 +12,7 @@ from statistics import fmean, stdev
 from coldfusion_queue.records import Evaluation, EvaluationKind, EvaluationSpec
 from coldfusion_queue.report.data import Cost, Score
 
-__all__ = ["costs", "failures", "scores", "unique_names"]
+__all__ = ["by_name", "costs", "failures", "natural", "scores", "unique_names"]
 
 #: Kinds in the order in which people read them, from what is cheap to what is dear.
 _KINDS: tuple[EvaluationKind, ...] = ("frozen", "few_shot", "finetuned")
@@ -32,6 +33,18 @@ def scores(evaluations: Iterable[Evaluation]) -> list[Score]:
     ways = _ways(group[0].spec for group in groups.values())
     found = [_score(group, ways[_settings(group[0].spec)]) for group in groups.values()]
     return sorted(found, key=lambda item: (_KINDS.index(item.kind), item.way, item.dataset_id))
+
+
+def by_name(found: Sequence[Score], names: Mapping[str, str]) -> list[Score]:
+    """Scores in the order for people: each way of measuring by itself, datasets by name."""
+    ways = {way: number for number, way in enumerate(dict.fromkeys(item.way for item in found))}
+    return sorted(found, key=lambda item: (ways[item.way], natural(names[item.dataset_id])))
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """What to sort names by so that 10 comes after 9."""
+    parts = re.split(r"([0-9]{1,9})", name)
+    return [(int(part), "") if index % 2 else (-1, part) for index, part in enumerate(parts)]
 
 
 def costs(evaluations: Sequence[Evaluation]) -> list[Cost]:

@@ -32,7 +32,8 @@ table { border-collapse: collapse; width: 100%; font-size: 13px; margin: 8px 0; 
 th, td { text-align: left; padding: 4px 10px 4px 0; border-bottom: 1px solid var(--rule);
   vertical-align: top; }
 th { color: var(--faint); font-weight: 600; white-space: nowrap; }
-td { min-width: 52px; } .number { text-align: right; font-variant-numeric: tabular-nums; }
+td { min-width: 52px; } .number { text-align: right; font-variant-numeric: tabular-nums;
+  white-space: nowrap; } time { white-space: nowrap; } td.long { min-width: 170px; }
 code { font: 12px ui-monospace, monospace; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 18px; font-size: 13px; margin: 6px 0 10px; }
 .legend i { display: inline-block; width: 12px; height: 12px; border-radius: 3px;
@@ -57,5 +58,8 @@ text.withheld-count { fill: var(--red); font-weight: 600; }
 @media (prefers-color-scheme: dark) { text.number { fill: #10151a; } }
 @media print { body { max-width: none; padding: 0; font-size: 12px; } nav { display: none; }
   .wide { overflow: visible; } .wide > svg { min-width: 0; } h2 { break-after: avoid; }
-  tr { break-inside: avoid; } * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
+  tr { break-inside: avoid; } table { font-size: 9.5px; } time { white-space: normal; }
+  td, td.long { min-width: 0; } td.long { min-width: 110px; }
+  th { white-space: normal; }
+  * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 """

@@ -9,6 +9,7 @@ from coldfusion_queue.records import Outcome
 from coldfusion_queue.report.charts import share_bar
 from coldfusion_queue.report.data import Decided, Report, Score, Step
 from coldfusion_queue.report.markup import Markup, clean, element, join
+from coldfusion_queue.report.scores import by_name
 from coldfusion_queue.report.summaries import by_contributor
 
 __all__ = [
@@ -41,9 +42,21 @@ OUTCOME_CLASSES = {
 }
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]], numeric: str = "") -> Markup:
-    """A table; ``numeric`` has a digit for each column that holds numbers, from 0."""
-    kinds = ["number" if str(index) in numeric else None for index in range(len(head))]
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[object]], numeric: str = "", long: str = ""
+) -> Markup:
+    """A table.
+
+    Args:
+        head: titles of the columns.
+        rows: cells of each row.
+        numeric: a digit for each column that holds numbers, from 0.
+        long: the same for sentences.
+    """
+    kinds = [
+        "number" if str(index) in numeric else "long" if str(index) in long else None
+        for index in range(len(head))
+    ]
     cells = [
         [element("td", cell, class_=kind) for cell, kind in zip(row, kinds, strict=True)]
         for row in rows
@@ -60,9 +73,9 @@ def legend(meanings: Mapping[str, str]) -> Markup:
     return element("div", *items, class_="legend")
 
 
-def when(moment: datetime) -> str:
+def when(moment: datetime) -> Markup:
     """A time, in UTC as everything on the page."""
-    return f"{moment:%Y-%m-%d %H:%M:%S}"
+    return element("time", f"{moment:%Y-%m-%d %H:%M:%S}")
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -108,7 +121,9 @@ def refusals_table(decisions: Sequence[Decided]) -> Markup:
         for item in refused[: -MAX_REFUSALS - 1 : -1]
     ]
     head = ("when", "contribution", "contributor", "rule", "reason", "numbers")
-    return join(table(head, rows), _left_out(len(refused), MAX_REFUSALS, "refusals, the oldest,"))
+    return join(
+        table(head, rows, long="45"), _left_out(len(refused), MAX_REFUSALS, "refusals, the oldest,")
+    )
 
 
 def withheld_table(report: Report) -> Markup:
@@ -128,9 +143,9 @@ def withheld_table(report: Report) -> Markup:
         )
         for step in withheld[: -MAX_REFUSALS - 1 : -1]
     ]
-    head = ("when", "was to be version", "contributions", "gate", "at least", "before", "best")
+    head = ("when", "was to be version", "contributions", "gate", "at least", "before", "best, of")
     left_out = _left_out(len(withheld), MAX_REFUSALS, "withheld models, the oldest,")
-    return join(table((*head, "by dataset, and change", "note"), rows, "2345"), left_out)
+    return join(table((*head, "by dataset, and change", "note"), rows, "2345", "78"), left_out)
 
 
 def scores_table(report: Report, step: Step) -> Markup:
@@ -139,7 +154,7 @@ def scores_table(report: Report, step: Step) -> Markup:
         _measure(item): item for item in report.scores if item.digest == report.steps[0].digest
     }
     rows = []
-    for item in report.scores:
+    for item in by_name(report.scores, report.datasets):
         if item.digest == step.digest:
             before = first.get(_measure(item))
             change = None if before is None else item.score - before.score

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from xml.etree import ElementTree
 
 import pytest
@@ -217,6 +218,16 @@ def test_a_rollback_across_rows_is_a_word_and_no_line() -> None:
 
     assert [path for path in drawing.iter("path") if path.get("class") == "arc"] == []
     assert [text.text for text in drawing.iter("text") if text.get("class") == "back"] == ["↶ 3"]
+
+
+def test_rows_of_the_graph_are_about_equally_long() -> None:
+    history = History()
+    for _ in range(24):
+        history.fuse([history.contribution("x")])
+
+    nodes = [node for node in graph(history).iter("circle") if "node" in node.attrib["class"]]
+
+    assert sorted(Counter(node.attrib["cy"] for node in nodes).values()) == [12, 13]
 
 
 def test_two_hundred_versions_of_64_contributions_stay_small() -> None:

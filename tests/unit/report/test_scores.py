@@ -8,6 +8,7 @@ import pytest
 
 from coldfusion_queue.report.gather import gather
 from coldfusion_queue.report.quality import common_datasets, gate_means
+from coldfusion_queue.report.scores import natural
 from tests.unit.report.history import History, gate_report
 
 FIRST, SECOND = "a" * 32, "b" * 32
@@ -102,3 +103,9 @@ def test_the_gate_knows_the_pretrained_model_and_what_is_restored() -> None:
         2: 0.58,
         3: 0.55,
     }
+
+
+def test_names_are_sorted_as_people_count() -> None:
+    names = ["d10", "d9", "d", "e1", "٣" * 5000, "d9-2"]
+
+    assert sorted(names, key=natural) == ["d", "d9", "d9-2", "d10", "e1", "٣" * 5000]
