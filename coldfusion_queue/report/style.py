@@ -57,8 +57,9 @@ text.back { fill: var(--orange); font-weight: 600; }
 text.withheld-count { fill: var(--red); font-weight: 600; }
 @media (prefers-color-scheme: dark) { text.number { fill: #10151a; } }
 @media print { body { max-width: none; padding: 0; font-size: 12px; } nav { display: none; }
-  .wide { overflow: visible; } .wide > svg { min-width: 0; } h2 { break-after: avoid; }
-  tr { break-inside: avoid; } table { font-size: 9.5px; } time { white-space: normal; }
+  .wide { overflow: visible; } .wide > svg { min-width: 0; } svg, tr { break-inside: avoid; }
+  h2, h3, .legend { break-after: avoid; }
+  table { font-size: 9.5px; } time { white-space: normal; }
   td, td.long { min-width: 0; } td.long { min-width: 110px; }
   th { white-space: normal; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
