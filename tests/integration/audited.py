@@ -15,12 +15,16 @@ import numpy as np
 from coldfusion_queue.audit import AuditReport, audit
 from coldfusion_queue.records import (
     Cancellation,
+    Candidate,
     Checkpoint,
     Collection,
     Contribution,
     DatasetRecord,
+    EvaluationRequest,
+    EvaluationSpec,
     Objective,
     SplitRecord,
+    State,
 )
 from coldfusion_queue.repository.fusing import fuse_once
 from coldfusion_queue.repository.overriding import record_override
@@ -28,6 +32,7 @@ from coldfusion_queue.repository.policy import change_policy
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings
 from tests.integration.conftest import Contribute, Tensors
+from tests.integration.probing import evaluation
 
 #: Every object is older than this: the store's clock counts whole seconds.
 NO_GRACE = -60.0
@@ -134,6 +139,8 @@ def build(bench: Bench, contribute: Contribute, directory: Path) -> None:
     5      version 3, which has a state: carol and dave, not settled
     ====== ============================================================================
 
+    A candidate waits for entry 6; version 2 was evaluated, and that of version 3 is wanted.
+
     eve is pending and overridden; alice's turn 3 has a checkpoint; the files of version 1 and of
     alice's turn 1 were collected; carol's submission is recycled, dave's was cancelled.
     """
@@ -160,9 +167,43 @@ def build(bench: Bench, contribute: Contribute, directory: Path) -> None:
     contribute("eve")
     record_override(repository, "eve.t00001", "as a test")
     _checkpoint(bench, bad)
+    _evaluate(bench)
+    _put_candidate(bench)
     base = repository.ledger.base_version(1)
     bench.collect(base.prefix, *(file.key for file in base.files.values()))
     bench.collect(f"{repository.name}/contributions/alice.t00001/", first.shared.key)
+
+
+def _evaluate(bench: Bench) -> None:
+    repository = bench.repository
+    spec = EvaluationSpec(dataset_id=DATASET, kind="frozen")
+    for version in (2, 3):
+        repository.evaluations.want(repository.ledger.base_version(version), [spec])
+    request = EvaluationRequest(
+        spec=spec,
+        base=repository.ledger.base_version(2),
+        requested_at=NOW,
+        requested_by="test",
+    )
+    repository.evaluations.record(evaluation(request, 0.5))
+
+
+def _put_candidate(bench: Bench) -> None:
+    newest = bench.repository.ledger.newest()
+    prefix = bench.keys.base_prefix(4, ATTEMPT)
+    file = bench.store.put(f"{prefix}model.safetensors", b"numbers")
+    update = {
+        "version": 4,
+        "prefix": prefix,
+        "files": {"model.safetensors": file},
+        "parent": 3,
+        "state": None,
+    }
+    model = newest.after.base.model_copy(update=update)
+    entry = bench.repository.new_entry(
+        6, State(base=model, policy=newest.after.policy), note="", published=model
+    )
+    bench.repository.candidates.create(Candidate(entry=entry, suspects=(), suspect=None))
 
 
 def _put_dataset(bench: Bench) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from coldfusion_queue.audit import Check
-from tests.integration.audited import ATTEMPT, DATASET, Bench, cancellation
+from coldfusion_queue.records import EvaluationRequest, EvaluationSpec
+from tests.integration.audited import ATTEMPT, DATASET, NOW, Bench, cancellation
 
 Damage = Callable[[Bench], None]
 
@@ -25,6 +27,27 @@ class Case:
     damage: Damage
     also: Check | None = None
     """Another that cannot but see it too."""
+
+
+EVALUATION = r"evaluations/.*\.json"
+
+
+def old_candidate(bench: Bench) -> None:
+    found = bench.read("candidates/0000000006.json")
+    found["entry"]["sequence"] = 2
+    bench.put("candidates/0000000002.json", json.dumps(found).encode())
+
+
+def request_again(bench: Bench) -> None:
+    """Ask for the evaluation that is recorded, as a death right after the record leaves it."""
+    found = bench.read(EVALUATION)
+    request = EvaluationRequest(
+        spec=EvaluationSpec.model_validate(found["spec"]),
+        base=bench.repository.ledger.base_version(2),
+        requested_at=NOW,
+        requested_by="test",
+    )
+    bench.store.put(bench.keys.wanted_evaluation(request.evaluation_id), request.to_bytes())
 
 
 def entry(number: int, /, **changes: Any) -> Damage:
@@ -550,6 +573,66 @@ CASES = [
     ),
     Case("dataset-file-damaged", Check.DATASETS_FILE, flip(f"datasets/{DATASET}/train.parquet")),
     Case("dataset-file-gone", Check.DATASETS_FILE, delete(f"datasets/{DATASET}/train.parquet")),
+    # --- the gate, rollbacks and evaluations
+    Case(
+        "report-about-nothing",
+        Check.GATE_VERDICT,
+        entry(
+            3,
+            gate={
+                "scores": {},
+                "reference": {},
+                "mean": 0.5,
+                "reference_mean": 0.5,
+                "best_mean": 0.5,
+                "best_version": 0,
+                "floor": 0.4,
+            },
+        ),
+    ),
+    Case(
+        "withheld-and-fused",
+        Check.GATE_VERDICT,
+        lambda bench: bench.edit_entry(5, lambda found: found.update(withheld=found["published"])),
+    ),
+    Case(
+        "tried-although-decided",
+        Check.GATE_TRIAL,
+        lambda bench: bench.edit_entry(
+            5,
+            lambda found: found["after"].update(
+                trial={"members": ["alice.t00001"], "suspects": [], "withheld_mean": 0.1}
+            ),
+        ),
+    ),
+    Case(
+        "restored-with-other-parameters",
+        Check.ROLLBACK_RESTORED,
+        published(5, lambda version: version.update(restores=2)),
+    ),
+    Case(
+        "candidate-garbled",
+        Check.GATE_CANDIDATE,
+        garble("candidates/0000000006.json"),
+        also=Check.ORPHANS_BASE,
+    ),
+    Case(
+        "candidate-of-another-entry",
+        Check.GATE_CANDIDATE,
+        lambda bench: bench.edit(
+            "candidates/0000000006.json", lambda found: found["entry"].update(sequence=7)
+        ),
+    ),
+    Case("candidate-that-was-judged", Check.ORPHANS_CANDIDATE, old_candidate),
+    Case("evaluation-garbled", Check.EVALUATIONS_RECORD, garble(EVALUATION)),
+    Case(
+        "evaluation-of-another-model",
+        Check.EVALUATIONS_RECORD,
+        record(EVALUATION, base_digest=OTHER),
+    ),
+    Case("evaluation-without-score", Check.EVALUATIONS_RECORD, record(EVALUATION, score=None)),
+    Case("request-garbled", Check.EVALUATIONS_REQUEST, garble(r"wanted/.*\.json")),
+    Case("request-of-what-is-done", Check.ORPHANS_REQUEST, request_again),
     # --- orphans
     Case(
         "attempt-that-lost",

@@ -106,7 +106,12 @@ def everything(repository: Repository, settings: Settings, contribute: Contribut
         f"base/000006-{ATTEMPT}/model.safetensors",
         f"fusions/000006-{ATTEMPT}/plan.json",
         "datasets/broken/train.parquet",
+        "candidates/0000000001.json",
     )
+    measured = "0123456789abcdef" * 2
+    dataset(repository, measured)  # named by an evaluation alone
+    put(repository, f"evaluations/{measured}/{measured}/frozen-0-01234567.json")
+    put(repository, f"wanted/{measured}.{measured}.frozen-0-01234567.json")
     repository.store.create(repository.keys.inbox_marker("never.t00001"), b"")
     for version in (1, 2):
         marker = repository.keys.head_marker("a", "named", version, f"v{version}.t00001")

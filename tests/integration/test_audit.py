@@ -151,7 +151,7 @@ def test_an_unreadable_contribution_is_no_finding_once_it_was_refused(bench: Ben
         "inbox/frank.t00001",
         "open/frank",
         f"contributions/frank.t00001/{ATTEMPT}/shared.safetensors",
-        f"base/000004-{ATTEMPT}/model.safetensors",
+        f"base/000005-{ATTEMPT}/model.safetensors",
         f"checkpoints/alice.t00003/{'f' * 16}/checkpoint.safetensors",
         f"datasets/{'1' * 32}/train.parquet",
         "notes.txt",

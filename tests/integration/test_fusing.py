@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from coldfusion_queue.errors import LedgerConflictError, NotFoundError
 from coldfusion_queue.records import Contribution, Outcome
-from coldfusion_queue.repository import fusing
+from coldfusion_queue.repository import deciding, fusing
 from coldfusion_queue.repository.admission import admit
 from coldfusion_queue.repository.fusing import fuse_once
 from coldfusion_queue.repository.fusion_job import Alone
@@ -346,14 +346,14 @@ def test_of_two_fusers_at_once_one_wins_and_the_other_leaves_nothing(
     for seed in range(3):
         contribute(f"c{seed}", seed=seed)
     both_have_fused = threading.Barrier(2, timeout=30)
-    decide = fusing._decide
+    decide = fusing.decide
 
     def decide_then_wait(*arguments: object) -> object:
         entry = decide(*arguments)  # type: ignore[arg-type]
         both_have_fused.wait()
         return entry
 
-    monkeypatch.setattr(fusing, "_decide", decide_then_wait)
+    monkeypatch.setattr(fusing, "decide", decide_then_wait)
     outcomes: list[object] = []
 
     def run() -> None:
@@ -519,7 +519,7 @@ def test_the_same_inputs_give_the_same_bits(
     pending = admit(repository, inspector, newest, repository.inbox.look()).fusable
 
     digests = {
-        fusing._upload_fused(
+        deciding._upload_fused(
             repository, settings.model_copy(update=update), newest, opener, list(order), Alone()
         ).digest
         for update, order in (
