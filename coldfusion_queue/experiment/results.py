@@ -206,7 +206,9 @@ class Results:
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON data."""
         return {
-            "experiment": self.experiment.model_dump(mode="json", exclude_unset=True),
+            "experiment": self.experiment.without_paths().model_dump(
+                mode="json", exclude_unset=True
+            ),
             "missing": self.num_missing,
             "versions": [asdict(version) for version in self.versions],
             "numbers": [asdict(row) for row in self.rows],

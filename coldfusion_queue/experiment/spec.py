@@ -142,6 +142,14 @@ class Experiment(Design):
             update={"datasets": datasets, "base": str(base) if is_there else self.base}
         )
 
+    def without_paths(self) -> Self:
+        """The same with the last part of each local path alone, to be shown to others."""
+        datasets = {
+            name: item.model_copy(update={"data": _last_part(item.data)})
+            for name, item in self.datasets.items()
+        }
+        return self.model_copy(update={"datasets": datasets, "base": _last_part(self.base)})
+
 
 def read_experiment(path: Path, data: Path | None = None) -> Experiment:
     """Read the file of an experiment.
@@ -224,6 +232,10 @@ def _bad_names(experiment: Experiment) -> Iterator[str]:
         named = measure.datasets if measure and not isinstance(measure.datasets, str) else ()
         for name in sorted(set(named) - set(experiment.datasets)):
             yield f"evaluation.{kind}.datasets: there is no dataset {name!r}"
+
+
+def _last_part(path: str) -> str:
+    return Path(path).name if Path(path).is_absolute() else path
 
 
 def _absolute(data: str, directory: Path, folder: Path | None) -> str:

@@ -25,7 +25,7 @@ of an arm. Every number, with the repository and the evaluation that it was reco
 
 def to_markdown(results: Results) -> str:
     """All tables of an experiment."""
-    experiment = results.experiment
+    experiment = results.experiment.without_paths()
     design = experiment.design(None, experiment.folds[0] if experiment.folds else None)
     lines = [
         f"# {experiment.name}",

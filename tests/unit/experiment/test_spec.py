@@ -63,6 +63,15 @@ def test_a_good_file_is_read(write: Path) -> None:
     assert found.design().policy.method == "mean"
 
 
+def test_what_is_shown_of_an_experiment_holds_no_path_of_this_machine(write: Path) -> None:
+    write.write_text(textwrap.dedent(GOOD).replace("example", "/models/mine"), encoding="utf-8")
+
+    shown = read_experiment(write, Path("/data")).without_paths()
+
+    assert shown.base == "mine"
+    assert [item.data for item in shown.datasets.values()] == ["one", "hub:glue:cola", "three"]
+
+
 def test_folds_take_the_place_of_seen_and_unseen(write: Path) -> None:
     text = GOOD.replace("seen: [one, two]", "folds: [{seen: [one, two], unseen: [three]}]")
     write.write_text(textwrap.dedent(text.replace("    unseen: [three]\n", "")), encoding="utf-8")
