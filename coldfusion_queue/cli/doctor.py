@@ -64,6 +64,8 @@ def _examine() -> Iterator[_Finding]:
         yield _try("clock", lambda: _clock(settings))
         yield _try("conditional writes", lambda: _conditional(settings))
         yield _try("repository", lambda: _repository(settings))
+        if settings.site is None:  # its credentials do not reach what is measured
+            yield _try("gate", lambda: _gate(settings))
     if broker.state != "wrong":
         yield _try("workers", lambda: _workers(settings))
     yield _try("device", lambda: _device(settings))
@@ -131,6 +133,44 @@ def _repository(settings: Settings) -> tuple[str, str]:
     return "ok", f"{identity.hub_id} ({identity.model_type}), base version {version}"
 
 
+def _gate(settings: Settings) -> tuple[str, str]:
+    """Whether fused models can be judged; without that nothing is published."""
+    from coldfusion_queue.queue.app import EVALUATION_QUEUE
+    from coldfusion_queue.repository.gating import Gate
+    from coldfusion_queue.repository.repository import Repository
+
+    repository = Repository.open(settings, attempts=INTERACTIVE_ATTEMPTS)
+    newest = repository.ledger.newest()
+    gate = Gate(repository, newest)
+    if not gate.is_set:
+        return "ok", "none is set: what is fused is published at once"
+    names = newest.after.policy.gate_datasets
+    gone = [name for name in names if repository.store.stat(repository.keys.dataset(name)) is None]
+    if gone:
+        remedy = "upload it again, or change gate_datasets in the policy"
+        raise NotFoundError("gate dataset", ", ".join(gone), remedy)
+    failed = gate.failed(newest.after.base)
+    if failed:
+        return "note", f"nothing can be published: {'; '.join(failed)}"
+    try:
+        served = _served(settings)[0]
+    except ColdFusionError:  # a finding of its own
+        return "ok", f"{len(names)} datasets"
+    if EVALUATION_QUEUE not in served:
+        return "note", f"no worker serves {EVALUATION_QUEUE}, so nothing is published; start one"
+    return "ok", f"{len(names)} datasets"
+
+
+def _served(settings: Settings) -> tuple[set[str], list[str]]:
+    """Queues that workers consume, and the names of the workers."""
+    from coldfusion_queue.queue.app import make_app
+    from coldfusion_queue.queue.connection import broker_errors
+
+    with broker_errors(settings):
+        answers = make_app(settings).control.inspect(timeout=1.5).active_queues() or {}
+    return {queue["name"] for queues in answers.values() for queue in queues}, sorted(answers)
+
+
 def _site_worker(settings: Settings, site: str) -> tuple[str, str]:
     from coldfusion_queue.queue.connection import broker_errors, connect_redis
     from coldfusion_queue.queue.presence import is_present
@@ -144,16 +184,13 @@ def _site_worker(settings: Settings, site: str) -> tuple[str, str]:
 def _workers(settings: Settings) -> tuple[str, str]:
     if settings.site is not None:  # its credentials do not reach what others answer on
         return _site_worker(settings, settings.site)
-    from coldfusion_queue.queue.app import FINETUNE_QUEUE, FUSION_QUEUE, make_app
-    from coldfusion_queue.queue.connection import broker_errors
+    from coldfusion_queue.queue.app import FINETUNE_QUEUE, FUSION_QUEUE
 
-    with broker_errors(settings):
-        answers = make_app(settings).control.inspect(timeout=1.5).active_queues() or {}
-    served = {queue["name"] for queues in answers.values() for queue in queues}
+    served, names = _served(settings)
     missing = [name for name in (FINETUNE_QUEUE, FUSION_QUEUE) if name not in served]
     if missing:
         return "note", f"no worker serves {' and '.join(missing)}; start one, or 'coldfusion up'"
-    return "ok", ", ".join(sorted(answers))
+    return "ok", ", ".join(names)
 
 
 def _device(settings: Settings) -> tuple[str, str]:

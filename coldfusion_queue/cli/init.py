@@ -92,12 +92,16 @@ def create_repository(
     """Export a pretrained model and initialise a repository with it.
 
     Raises:
+        UsageError: the policy names datasets, of which there are none yet.
         NotFoundError: no such model.
         IncompatibleModelError: a model that cannot be used.
         AlreadyExistsError: the repository exists.
     """
     from coldfusion_queue.finetune.pretrained import export_pretrained
 
+    if policy.gate_datasets:
+        expected = "none yet: upload them, then 'coldfusion policy --set gate_datasets=NAMES'"
+        raise UsageError("gate_datasets", ", ".join(policy.gate_datasets), expected)
     with tempfile.TemporaryDirectory(prefix="coldfusion-") as name:
         directory = Path(name)
         identity = export_pretrained(source, directory, max_shard_size)

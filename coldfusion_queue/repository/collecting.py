@@ -15,7 +15,7 @@ from coldfusion_queue.crash_points import CrashPoint, reach
 from coldfusion_queue.errors import InvalidRecordError, LedgerConflictError, NotFoundError
 from coldfusion_queue.names import actor
 from coldfusion_queue.records import Collection
-from coldfusion_queue.repository import orphans, retention
+from coldfusion_queue.repository import orphans, retention, unnamed
 from coldfusion_queue.repository.garbage import Garbage, Kind, Plan
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.repository.settling import settle
@@ -95,7 +95,7 @@ def _orphans(survey: Survey) -> Iterator[Garbage]:
     yield from orphans.candidates(survey)
     yield from orphans.requests(survey)
     yield from orphans.fusions(survey)
-    yield from orphans.datasets(survey)
+    yield from unnamed.datasets(survey)
     yield from retention.weights(survey)
 
 

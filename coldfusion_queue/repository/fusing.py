@@ -20,12 +20,13 @@ from coldfusion_queue.records import (
     LedgerEntry,
     Policy,
 )
-from coldfusion_queue.repository.admission import Admission, admit, readmit
+from coldfusion_queue.repository.admission import Admission, admit
 from coldfusion_queue.repository.deciding import decide
 from coldfusion_queue.repository.fusion_job import Alone, Crew
 from coldfusion_queue.repository.gating import Gate
 from coldfusion_queue.repository.inspecting import Inspector
 from coldfusion_queue.repository.opening import Opener
+from coldfusion_queue.repository.readmission import readmit
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.repository.rolling_back import roll_back_regression
 from coldfusion_queue.repository.settling import settle

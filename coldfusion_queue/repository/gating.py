@@ -149,6 +149,16 @@ class Gate:
         kept = [item for item in worse if self._is_there(item.base)]
         return (current, max(kept, key=lambda item: item.mean)) if kept else None
 
+    def failed(self, base: BaseVersion) -> list[str]:
+        """Why a model cannot be measured, one sentence for each dataset."""
+        find = self._repository.evaluations.find
+        found = [(spec, find(spec.evaluation_id(base.digest))) for spec in self._specs]
+        return [
+            f"dataset {spec.dataset_id}: {item.failure}"
+            for spec, item in found
+            if item is not None and item.failure is not None
+        ]
+
     def standings(self) -> Iterator[Standing]:
         """The last published versions that were measured, the newest first."""
         for base in self._published():
