@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coldfusion_queue.records import (
@@ -118,6 +118,7 @@ def outcomes(entries: Sequence[LedgerEntry]) -> dict[str, Outcome]:
     return found
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(-0.5, 0.1), min_size=1, max_size=8),
     st.integers(1, 20),
@@ -141,6 +142,7 @@ def test_every_batch_is_decided_once_and_within_the_limit(
         assert set(outcomes(entries).values()) == {Outcome.REFUSED}
 
 
+@settings(deadline=None)
 @given(
     st.integers(3, 8),
     st.sets(st.integers(0, 7), min_size=1, max_size=2),
