@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
+from coldfusion_queue.audit import audit
 from coldfusion_queue.experiment.arms import arms_of
 from coldfusion_queue.experiment.schedule import plan
 from coldfusion_queue.experiment.spec import read_experiment
 from coldfusion_queue.records import Outcome
 from coldfusion_queue.repository.repository import Repository
 from tests.acceptance.conftest import MakeWorld
-from tests.acceptance.world import World
+from tests.acceptance.world import Finished, World
 from tests.conftest import CORPUS
 from tests.rows import write_rows
 
@@ -63,6 +64,8 @@ variants:
   poisoned:
     poison: {contributor: two, from_iteration: 1, kind: sign_flip, factor: 2}
     policy: {max_norm_z: null, min_cosine: null}
+  gated:
+    gate: {datasets: [four], tolerance: 0.5}
 """
 
 
@@ -97,6 +100,13 @@ def declare(world: World, directory: Path, base: Path, more: str = "") -> Path:
     return path
 
 
+def run(world: World, *arguments: object) -> Finished:
+    """Run the command to its end, which on a busy machine takes minutes."""
+    process = world.popen("coldfusion", "experiment", *arguments)
+    out, err = process.communicate(timeout=300)
+    return Finished(process.returncode, out, err)
+
+
 def numbers_of(out: Path) -> dict[tuple[Any, ...], float]:
     """Every number by what it is of, whatever the experiment is called."""
     keys = ("arm", "seed", "dataset", "kind", "evaluation_seed", "iteration")
@@ -120,7 +130,7 @@ def test_every_arm_of_an_experiment_is_run_and_measured(
 ) -> None:
     path, out = declare(world, tmp_path, tiny_model_dir, EVERYTHING), tmp_path / "out"
 
-    done = world.run("coldfusion", "experiment", path, "--out", out)
+    done = run(world, path, "--out", out)
 
     assert done.code == 0, done.err
     experiment = read_experiment(path)
@@ -136,6 +146,9 @@ def test_every_arm_of_an_experiment_is_run_and_measured(
     assert "ColD - pretrained" in (out / "results.md").read_text(encoding="utf-8")
     check_lineage(world, path, "cold")
     check_lineage(world, path, "freely")
+    check_lineage(world, path, "gated")
+    for arm in arms_of(experiment):
+        assert audit(world.settings, arm.repository(experiment, 0)).findings == ()
     digests = digests_of(out)
     fusions = plan(experiment.design(), 0)
     first = next(
@@ -176,7 +189,7 @@ def test_an_experiment_that_is_killed_again_and_again_ends_with_the_same_numbers
         path, out = declare(world, directory, tiny_model_dir, controls), directory / "out"
         for num_events in kills:
             kill_after(world, ["experiment", path, "--out", out], num_events)
-        done = world.run("coldfusion", "experiment", path, "--out", out)
+        done = run(world, path, "--out", out)
         assert done.code == 0, done.err
         outs.append(out)
 
@@ -250,8 +263,8 @@ def test_an_experiment_brings_its_own_servers_and_workers_and_leaves_none_runnin
     options = ("--out", out, "--local", "--workers", "1")
 
     with make_empty_world() as stranger:
-        done = stranger.run("coldfusion", "experiment", path, *options, "--json")
-        again = stranger.run("coldfusion", "experiment", path, *options, "--json", "--tables")
+        done = run(stranger, path, *options, "--json")
+        again = run(stranger, path, *options, "--json", "--tables")
 
     assert {row["arm"] for row in done.json()["numbers"]} == {"pretrained", "cold"}
     assert again.json() == done.json()
