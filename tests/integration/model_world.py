@@ -14,7 +14,7 @@ from typing import Any
 from celery.exceptions import Retry
 
 from coldfusion_queue.crash_points import CrashPoint
-from coldfusion_queue.errors import LedgerConflictError, NotFoundError
+from coldfusion_queue.errors import LedgerConflictError, NotFoundError, UsageError
 from coldfusion_queue.intake.upload import upload_dataset
 from coldfusion_queue.names import contribution_id
 from coldfusion_queue.queue import tasks
@@ -24,6 +24,7 @@ from coldfusion_queue.repository.collecting import collect_garbage
 from coldfusion_queue.repository.fusing import fuse_once
 from coldfusion_queue.repository.policy import change_policy
 from coldfusion_queue.repository.repository import Repository
+from coldfusion_queue.repository.rolling_back import roll_back
 from coldfusion_queue.store import Store
 from tests.integration.actors import Actor, Fate, State, current_actor
 from tests.integration.model_bench import Bench
@@ -131,6 +132,17 @@ class World:
 
     def change_policy(self, changes: Mapping[str, object], fate: Fate | None) -> None:
         self._start("policy", lambda: change_policy(self._repository(), dict(changes)), fate)
+
+    def roll_back(self, fate: Fate | None) -> None:
+        """Go back by one version, unless there is none or its files were collected."""
+
+        def act() -> None:
+            repository = self._repository()
+            version = repository.ledger.base_version().version - 1
+            with suppress(NotFoundError, UsageError):
+                roll_back(repository, version, "a move")
+
+        self._start("roll back", act, fate)
 
     def collect(self, fate: Fate | None, *, has_grace: bool) -> None:
         """Collect garbage; without grace only if nobody hands in data that it could take."""

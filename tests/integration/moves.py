@@ -47,6 +47,7 @@ SUBMIT = fates(points("submit", "send"))
 TURN = fates(points("commit", "turn", "send", "submission", "checkpoint"))
 FUSION = fates(points("decide", "settle", "publish", "fuse"))
 POLICY = fates(points("policy", "settle"))
+ROLLBACK = fates(points("rollback", "settle"))
 COLLECTION = fates(points("gc", "settle"))
 SENDING = fates(points("send", "reconcile"))
 #: A worker that will commit late, and a fuser that will append late.
@@ -65,7 +66,7 @@ MEANWHILE = [
     "replace fuse",
 ]
 #: Who appends to the ledger while a fuser sleeps, or after it died.
-RIVALS = ["fuse", "change_policy", "collect"]
+RIVALS = ["fuse", "change_policy", "collect", "roll_back"]
 POLICIES = st.fixed_dictionaries(
     {
         "min_contributions": st.sampled_from([1, 1, 1, 2, 3]),
@@ -93,6 +94,7 @@ MOVES = st.one_of(
     *times(2, "collect_garbage", has_grace=YES_OR_NO, fate=COLLECTION),
     *times(1, "collect_late", turn=LATE_TURN, fate=COLLECTION),
     *times(1, "change_policy", changes=POLICIES, fate=POLICY),
+    *times(1, "roll_back", fate=ROLLBACK),
     *times(1, "an_hour_passes", with_paused=YES_OR_NO, is_wiped=YES_OR_NO, fate=SENDING),
     *times(1, "cancel", index=INDEX),
     *times(1, "kill", index=INDEX),

@@ -116,5 +116,10 @@ class ReferenceModel:
                 assert commit.may_be_refused, decision
         fused = [name for name, outcome in decided.items() if outcome is Outcome.FUSED]
         assert len(fused) <= before.policy.max_contributions
-        assert bool(fused) == (entry.published is not None)
+        is_rollback = entry.published is not None and entry.published.restores is not None
+        assert bool(fused) == (entry.published is not None and not is_rollback)
+        if is_rollback:
+            assert not decided
+            assert entry.published is not None
+            assert entry.published.digest in {each.after.base.digest for each in self.ledger}
         self.outcomes |= decided

@@ -134,11 +134,16 @@ class ProtocolMachine(RuleBasedStateMachine):
             self.world.fuse(None, is_locked=False)
         elif rival == "change_policy":
             self.world.change_policy({"max_contributions": 2}, None)
+        elif rival == "roll_back":
+            self.world.roll_back(None)
         else:
             self.world.collect(None, has_grace=False)
 
     def change_policy(self, changes: dict[str, object], fate: Fate | None) -> None:
         self.world.change_policy(changes, fate)
+
+    def roll_back(self, fate: Fate | None) -> None:
+        self.world.roll_back(fate)
 
     def collect_garbage(self, has_grace: bool, fate: Fate | None) -> None:
         self.world.collect(fate, has_grace=has_grace)
