@@ -170,7 +170,7 @@ def _teller() -> Callable[[str], None]:
 
 def _write(declared: Experiment, store: Store, directory: Path) -> Results:
     from coldfusion_queue.experiment.curves import draw
-    from coldfusion_queue.experiment.results import gather
+    from coldfusion_queue.experiment.gathering import gather
     from coldfusion_queue.experiment.tables import to_markdown
 
     results = gather(declared, store)

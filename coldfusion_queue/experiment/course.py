@@ -13,8 +13,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from coldfusion_queue.errors import AlreadyExistsError, SubmissionFailedError
-from coldfusion_queue.experiment.arms import COLD, Arm, datasets_of, wanted
+from coldfusion_queue.experiment.arms import Arm, datasets_of, wanted
 from coldfusion_queue.experiment.lab import Lab
+from coldfusion_queue.experiment.making import Making, is_made_here
 from coldfusion_queue.experiment.outcomes import contribution_of, outcome_of, submission_of
 from coldfusion_queue.experiment.policies import policy_of
 from coldfusion_queue.experiment.schedule import Fusion, Turn, seed_of
@@ -96,7 +97,7 @@ class Course:
             turn.contributor
             for fusion in self._fusions
             for turn in fusion.turns
-            if not self._is_local(turn, fusion)
+            if not is_made_here(self._arm, turn, fusion)
         }
         for name in names:
             lab.upload(self._repository, name)
@@ -117,13 +118,13 @@ class Course:
             return
         # Whoever asks for a fusion meanwhile shall not fuse a part of what belongs together.
         self._want_contributions(len(fusion.turns))
-        local = {turn: _Local(turn) for turn in missing if self._is_local(turn, fusion)}
+        local = {turn: _Local(turn) for turn in missing if is_made_here(self._arm, turn, fusion)}
         for turn in missing:
             if turn not in local:
                 self._send(turn)
         while missing:
             for turn in missing:
-                self._look_after(turn, fusion, local.get(turn))
+                self._look_after(turn, local.get(turn))
             left = [turn for turn in missing if contributions.find(_id(turn)) is None]
             if len(left) < len(missing):
                 self._moved = time.monotonic()
@@ -131,63 +132,25 @@ class Course:
             if missing:
                 yield from self._pause()
 
-    def _look_after(self, turn: Turn, fusion: Fusion, local: _Local | None) -> None:
+    def _look_after(self, turn: Turn, local: _Local | None) -> None:
         """Begin what can be begun by now; raise what went wrong."""
         if local is None:
             failure = self._repository.submissions.failure(submission_of(turn))
             if failure is not None:
                 raise SubmissionFailedError(failure.submission_id, failure.turn, failure.reason)
         elif local.future is None:
-            local.future = self._begin(turn, fusion)
+            local.future = self._begin(turn)
         elif local.future.done():
             local.future.result()
 
-    def _is_local(self, turn: Turn, fusion: Fusion) -> bool:
-        poison = self._arm.design.poison
-        is_poisoned = (
-            poison is not None
-            and self._arm.role == "cold"
-            and turn.contributor == poison.contributor
-            and fusion.number >= poison.from_iteration
-        )
-        return is_poisoned or self._arm.role in {"multitask", "random_deltas"}
-
-    def _begin(self, turn: Turn, fusion: Fusion) -> Future[None] | None:
+    def _begin(self, turn: Turn) -> Future[None] | None:
         """Begin a contribution that is made on this machine, if what it needs is there."""
-        lab, repository, base = self._lab, self._repository, self._base_of(turn)
-        seed = seed_of("local", self._seed, turn.contributor, turn.number)
-        if self._arm.role == "multitask":
-            from coldfusion_queue.experiment.multitask import contribute_multitask
-
-            design = self._arm.design
-            return lab.beside(
-                lambda directory: contribute_multitask(
-                    lab, repository, design, self._seed, submission_of(turn), directory
-                )
-            )
-        if self._arm.role == "random_deltas":
-            from coldfusion_queue.experiment.random_deltas import contribute_random
-
-            cold = Arm(COLD, "cold", self._arm.design, self._arm.fold)
-            source = lab.repository(cold.repository(lab.experiment, self._seed))
-            real = source.contributions.find(_id(turn))
-            if real is None:
-                return None
-            return lab.beside(
-                lambda directory: contribute_random(
-                    lab, source, real, repository, base, seed, directory
-                )
-            )
-        from coldfusion_queue.experiment.poisoning import contribute_poisoned
-
-        poison = self._arm.design.poison
-        assert poison is not None  # noqa: S101 - nothing else is local
         hyperparameters = self._hyperparameters(turn)
-        return lab.beside(
-            lambda directory: contribute_poisoned(
-                lab, repository, base, poison, submission_of(turn), hyperparameters, seed, directory
-            )
+        making = Making(
+            *(self._lab, self._arm, self._seed, self._repository),
+            *(turn, self._base_of(turn), hyperparameters),
         )
+        return making.begin()
 
     def _send(self, turn: Turn) -> None:
         """Submit a turn and put it on the queue; either may have been done before."""

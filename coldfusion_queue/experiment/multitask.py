@@ -104,7 +104,7 @@ def batches_of(
                 if left <= 0:
                     break
                 batches.append((name, batch[:left]))
-                left -= len(batches[-1][1])
+                left -= len(batch)
     order = torch.randperm(len(batches), generator=generator).tolist()
     return [batches[index] for index in order]
 
