@@ -19,15 +19,22 @@ __all__ = ["down", "up"]
 @click.option(
     "--finetune-workers", type=click.IntRange(min=0), default=1, show_default=True, help="How many."
 )
+@click.option(
+    "--evaluation-workers",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="How many; without any a gate lets nothing pass.",
+)
 @json_option
-def up(finetune_workers: int, as_json: bool) -> None:
+def up(finetune_workers: int, evaluation_workers: int, as_json: bool) -> None:
     """Start broker, object store, workers, beat and exporter on this machine.
 
     Other commands find them by themselves. Data and credentials are kept in COLDFUSION_HOME and
     found again by the next 'up'.
     """
     stack = _stack()
-    settings = stack.up(finetune_workers=finetune_workers)
+    settings = stack.up(finetune_workers=finetune_workers, evaluation_workers=evaluation_workers)
     if as_json:
         print_json(_describe(stack, settings))
         return

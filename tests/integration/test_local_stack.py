@@ -31,7 +31,7 @@ from coldfusion_queue.local.ports import GRPC_OFFSET, HOST
 from coldfusion_queue.settings import load_settings
 from coldfusion_queue.store import Store
 
-WORKERS = ("finetune_worker", "fusion_worker", "beat", "exporter")
+WORKERS = ("finetune_worker", "evaluation_worker", "fusion_worker", "beat", "exporter")
 
 # Notes down its environment, then listens where its metrics would be.
 STAND_IN = """
@@ -227,7 +227,10 @@ def test_workers_get_the_connection_and_ports_of_their_own(
     assert settings.s3_endpoint.startswith(f"http://{HOST}:")
     assert settings.s3_session_token is None
     processes = stack.processes()
-    names = {"valkey", "s3", "finetune-1", "finetune-2", "fusion", "beat", "exporter"}
+    names = {
+        *("valkey", "s3", "finetune-1", "finetune-2", "evaluation"),
+        *("fusion", "beat", "exporter"),
+    }
     assert {process.name for process in processes if process.running} == names
     assert {process.name for process in processes[:2]} == {"valkey", "s3"}
     # ``up`` waits for what serves metrics, which beat does not.
@@ -238,7 +241,8 @@ def test_workers_get_the_connection_and_ports_of_their_own(
         if path.stem != "stack"
     }
     first, second = "finetune_worker--namefinetune-1", "finetune_worker--namefinetune-2"
-    assert set(seen) == {first, second, "fusion_worker", "beat", "exporter"}
+    evaluation = "evaluation_worker--nameevaluation"
+    assert set(seen) == {first, second, evaluation, "fusion_worker", "beat", "exporter"}
     for variables in seen.values():
         assert variables["COLDFUSION_BROKER_URL"] == settings.broker_url.get_secret_value()
         assert variables["COLDFUSION_S3_ENDPOINT"] == settings.s3_endpoint
@@ -250,7 +254,7 @@ def test_workers_get_the_connection_and_ports_of_their_own(
     duty = {name: variables["COLDFUSION_DUTY_CYCLE"] for name, variables in seen.items()}
     assert (duty[first], duty[second], duty["fusion_worker"]) == ("1.0", "0.5", "0.9")
     ports = {variables["COLDFUSION_METRICS_PORT"] for variables in seen.values()}
-    assert len(ports) == 5
+    assert len(ports) == 6
     shown = {str(process.metrics_port) for process in processes if process.metrics_port}
     assert shown == ports - {seen["beat"]["COLDFUSION_METRICS_PORT"]}  # beat serves none
 
