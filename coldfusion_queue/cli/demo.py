@@ -105,6 +105,7 @@ def _loop(
         finetune_workers=len(recipe.WORKER_ENVIRONMENTS),
         worker_environments=recipe.WORKER_ENVIRONMENTS,
         environment=recipe.ENVIRONMENT,
+        evaluation_workers=0,  # the demo probes at its end, by itself
     )
     repository = Repository(Store.open(settings), settings.repository)
     create_repository(repository, str(recipe.pretrained_dir()), recipe.POLICY, quiet=True)
