@@ -31,6 +31,7 @@ def draw(results: Results, path: Path) -> bool:
         raise MissingExtraError("the curves", "matplotlib", "experiment") from error
     mpl.use("Agg")
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     experiment = results.experiment
     arms = [arm for arm in arms_of(experiment) if arm.role in {"cold", "random_deltas"}]
@@ -51,9 +52,11 @@ def draw(results: Results, path: Path) -> bool:
         axes.axhline(0, color="grey", linewidth=0.8)
         axes.set_title(title)
         axes.set_xlabel("virtual time, in turns of the fastest" if by_time else "iteration")
+        if not by_time:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel("linear probe, points above the pretrained model")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="x-small", ncols=2)
     figure.suptitle(experiment.name)
     figure.savefig(path, dpi=120)
     return True
@@ -67,7 +70,8 @@ def _lines(
         curve = results.curve(COLD, _KIND, is_seen=is_seen, dataset=dataset)
         if len(curve) > 1:
             gains = [point[2].mean - curve[0][2].mean for point in curve]
-            axes.plot([point[place] for point in curve], gains, linewidth=0.7, alpha=0.5)
+            times = [point[place] for point in curve]
+            axes.plot(times, gains, linewidth=0.7, alpha=0.6, label=dataset)
     for column in columns:
         curve = results.curve(column, _KIND, is_seen=is_seen)
         if len(curve) > 1:

@@ -119,7 +119,7 @@ def _times(results: Results) -> Iterator[Table]:
         dict.fromkeys(arm.column for arm in arms_of(results.experiment) if arm.role == "cold")
     )
     curves = {column: results.curve(column, "frozen", is_seen=True) for column in columns}
-    if not curves.get(COLD):
+    if len(columns) < 2 or not curves.get(COLD):
         return
     goal = curves[COLD][-1][2].mean
     rows = []
