@@ -103,6 +103,9 @@ def wanted(
     """
     found = []
     for kind, measure in _measures(experiment):
+        # Nobody compares what is on the way of those who train alone.
+        if arm.own is not None and not is_last:
+            continue
         if not (version == 0 or _counts(measure, version, is_last=is_last)):
             continue
         for name in _measured(arm, measure):

@@ -109,6 +109,7 @@ def test_who_trains_alone_is_measured_on_its_own_dataset() -> None:
     )
 
     assert asked(experiment, "alone-two", 2) == {("two", "frozen", 0), ("two", "finetuned", 0)}
+    assert asked(experiment, "alone-two", 1) == set()
     assert datasets_of(experiment, arm_of(experiment, "alone-two")) == ("two",)
 
 
