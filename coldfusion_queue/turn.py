@@ -44,8 +44,8 @@ def run_turn(
     """Finetune a base version on a submission's dataset and commit the contribution.
 
     The base version is the newest one when the device is free, unless the submission names one; a
-    turn that was interrupted goes on from its checkpoint and from the base version of that. A checkpoint that cannot be used is
-    logged and passed over.
+    turn that was interrupted goes on from its checkpoint and from the base version of that. A
+    checkpoint that cannot be used is logged and passed over.
 
     Idempotent: a turn that is committed is left alone; of two attempts at once, one is committed
     and the other's files are deleted.

@@ -116,7 +116,7 @@ class Check(StrEnum):
     GATE_VERDICT = "gate.verdict"
     #: A batch that is being tried is undecided.
     GATE_TRIAL = "gate.trial"
-    #: A candidate parses, and is for the ledger entry of its key.
+    #: A candidate parses, is for the ledger entry of its key, and has its files while it waits.
     GATE_CANDIDATE = "gate.candidate"
     #: An evaluation parses, and is of the model, dataset and kind of its key.
     EVALUATIONS_RECORD = "evaluations.record"

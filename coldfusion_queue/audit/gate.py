@@ -18,6 +18,10 @@ def check_gate(snapshot: Snapshot, history: History) -> Iterator[Finding]:
     decided: set[str] = set()
     for number, entry in snapshot.entries.items():
         subject = f"ledger entry {number}"
+        before = snapshot.entries.get(number - 1)
+        if before and entry.published is None and entry.after.gate != before.after.gate:
+            problem = "after.gate is not what it was, although no version is published"
+            yield Finding(Check.GATE_VERDICT, subject, problem)
         decided |= {item.contribution_id for item in entry.decisions}
         for problem in _verdict(entry):
             yield Finding(Check.GATE_VERDICT, subject, problem)
@@ -27,7 +31,7 @@ def check_gate(snapshot: Snapshot, history: History) -> Iterator[Finding]:
         for problem in _restored(entry, history):
             yield Finding(Check.ROLLBACK_RESTORED, subject, problem)
     for item in snapshot.of(Kind.CANDIDATE):
-        yield from _check_candidate(snapshot, item.key, item.place.owner)
+        yield from _check_candidate(snapshot, item.key, item.place.owner, history.newest)
 
 
 def _verdict(entry: LedgerEntry) -> Iterator[str]:
@@ -69,7 +73,7 @@ def _restored(entry: LedgerEntry, history: History) -> Iterator[str]:
         )
 
 
-def _check_candidate(snapshot: Snapshot, key: str, owner: str) -> Iterator[Finding]:
+def _check_candidate(snapshot: Snapshot, key: str, owner: str, newest: int) -> Iterator[Finding]:
     candidate = snapshot.find(Candidate, Kind.CANDIDATE, owner)
     if key in snapshot.unreadable:
         problem = f"not a candidate: {snapshot.unreadable[key]}"
@@ -79,3 +83,9 @@ def _check_candidate(snapshot: Snapshot, key: str, owner: str) -> Iterator[Findi
         yield Finding(Check.GATE_CANDIDATE, key, problem)
     elif candidate is not None and candidate.entry.published is None:
         yield Finding(Check.GATE_CANDIDATE, key, "it publishes nothing, expected a model")
+    elif candidate is not None and candidate.entry.sequence == newest + 1:
+        for file in (file for model in candidate.models for file in model.files.values()):
+            stored = snapshot.objects.get(file.key)
+            if stored is None or stored.num_bytes != file.num_bytes:
+                problem = f"{file.key} is not there, or not of its {file.num_bytes} bytes"
+                yield Finding(Check.GATE_CANDIDATE, key, problem)

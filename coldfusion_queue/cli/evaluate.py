@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from coldfusion_queue.records import BaseVersion, Evaluation, EvaluationSpec
     from coldfusion_queue.repository.repository import Repository
+    from coldfusion_queue.settings import Settings
 
 __all__ = ["evaluate"]
 
@@ -71,6 +72,7 @@ _POLL_SECONDS = 0.5
 @click.option(
     "--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Hyperparameter, e.g. epochs=3."
 )
+@click.option("--again", is_flag=True, help="Try once more what failed.")
 @click.option("--wait", is_flag=True, help="Wait until all of it is done.")
 @json_option
 def evaluate(
@@ -82,6 +84,7 @@ def evaluate(
     shots: int,
     split: str,
     pairs: tuple[str, ...],
+    again: bool,
     wait: bool,
     as_json: bool,
 ) -> None:
@@ -106,19 +109,10 @@ def evaluate(
             for name, dataset_id in names.items()
         }
     bases = [repository.ledger.base_version(number) for number in versions or [None]]
-    sender = open_evaluation_sender(settings)
-    for base in bases:
-        wanted = repository.evaluations.want(
-            base, [spec for each in specs.values() for spec in each]
-        )
-        for request in wanted:
-            try:
-                sender.send(request.evaluation_id)
-            except RetryableError as error:
-                click.echo(f"note: {error}; it will be sent later", err=True)
+    _ask(settings, repository, bases, [spec for each in specs.values() for spec in each], again)
     lines = [(base, name, spec) for base in bases for name, each in specs.items() for spec in each]
     found = _look(repository, lines)
-    while wait and None in found:
+    while wait and "waiting" in found:
         time.sleep(_POLL_SECONDS)
         found = _look(repository, lines)
     data = [_line(*line, evaluation) for line, evaluation in zip(lines, found, strict=True)]
@@ -126,6 +120,24 @@ def evaluate(
         print_json(data)
     else:
         _print(data)
+
+
+def _ask(
+    settings: Settings,
+    repository: Repository,
+    bases: list[BaseVersion],
+    specs: list[EvaluationSpec],
+    again: bool,
+) -> None:
+    sender = open_evaluation_sender(settings)
+    for base in bases:
+        if again:
+            repository.evaluations.forget_failures(base, specs)
+        for request in repository.evaluations.want(base, specs):
+            try:
+                sender.send(request.evaluation_id)
+            except RetryableError as error:
+                click.echo(f"note: {error}; it will be sent later", err=True)
 
 
 def _gate_specs(repository: Repository) -> dict[str, list[EvaluationSpec]]:
@@ -165,21 +177,29 @@ def _specs(
 
 def _look(
     repository: Repository, lines: Sequence[tuple[BaseVersion, str, EvaluationSpec]]
-) -> list[Evaluation | None]:
+) -> list[Evaluation | str]:
+    """What was found; ``waiting``, or ``gone`` if the files of the version are."""
     evaluations = repository.evaluations
-    return [evaluations.find(spec.evaluation_id(base.digest)) for base, _, spec in lines]
+    found: list[Evaluation | str] = []
+    for base, _, spec in lines:
+        name = spec.evaluation_id(base.digest)
+        # The request first: it is deleted after the record is made.
+        is_wanted = evaluations.request(name) is not None
+        found.append(evaluations.find(name) or ("waiting" if is_wanted else "gone"))
+    return found
 
 
 def _line(
-    base: BaseVersion, name: str, spec: EvaluationSpec, found: Evaluation | None
+    base: BaseVersion, name: str, spec: EvaluationSpec, look: Evaluation | str
 ) -> dict[str, Any]:
+    found = None if isinstance(look, str) else look
     return {
         "base_version": base.version,
         "dataset": name,
         "kind": spec.kind,
         "seed": spec.seed,
         "shots": spec.num_shots,
-        "state": "waiting" if found is None else "failed" if found.failure else "done",
+        "state": look if isinstance(look, str) else "failed" if look.failure else "done",
         "metric": found.metric if found else None,
         "score": found.score if found else None,
         "interval": found.interval if found else None,

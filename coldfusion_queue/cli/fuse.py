@@ -15,7 +15,7 @@ from coldfusion_queue.cli.common import (
     parse_settings,
     print_json,
 )
-from coldfusion_queue.errors import RetryableError
+from coldfusion_queue.errors import RetryableError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +46,9 @@ def fuse(pairs: tuple[str, ...], as_json: bool) -> None:
 
     changed = parse_settings(Policy, pairs)
     changes = {name: getattr(changed, name) for name in changed.model_fields_set}
+    if changes.get("gate_datasets"):
+        got = f"gate_datasets={','.join(changed.gate_datasets)}"
+        raise UsageError("--set", got, "none, which does without the gate; 'policy' sets one")
     settings, repository = open_repository()
     report = fuse_once(repository, settings, {"min_contributions": 1, **changes})
     entry = report.entry
@@ -55,7 +58,10 @@ def fuse(pairs: tuple[str, ...], as_json: bool) -> None:
         print_json(as_data(entry) if entry else None)
     elif entry is None and report.candidate is not None:
         number = report.candidate.entry.after.base.version
-        click.echo(f"base version {number} is fused and waits for {len(report.wanted)} probes")
+        why = "for the gate, which cannot measure it: see 'coldfusion status'"
+        if report.wanted:
+            why = f"for {len(report.wanted)} probes"
+        click.echo(f"base version {number} is fused and waits {why}")
     elif entry is None:
         click.echo("nothing is pending")
     else:

@@ -36,8 +36,10 @@ def score_interval(outputs: Tensor, targets: Tensor, metric: Metric) -> tuple[fl
         found = binomtest(hits, len(targets)).proportion_ci(_CONFIDENCE, method="wilson")
         return float(found.low), float(found.high)
     generator = np.random.default_rng(0)
-    draws = generator.integers(0, len(targets), (_NUM_RESAMPLES, len(targets)))
-    scores = [score(outputs[draw], targets[draw], metric) for draw in map(torch.from_numpy, draws)]
+    scores = []
+    for _ in range(_NUM_RESAMPLES):
+        draw = torch.from_numpy(generator.integers(0, len(targets), len(targets)))
+        scores.append(score(outputs[draw], targets[draw], metric))
     tail = (1 - _CONFIDENCE) / 2
     low, high = np.quantile(scores, [tail, 1 - tail])
     point = score(outputs, targets, metric)

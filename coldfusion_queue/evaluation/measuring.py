@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from coldfusion_queue.errors import DeviceLostError
 from coldfusion_queue.evaluation.frozen import Subject, probe
 from coldfusion_queue.evaluation.intervals import score_interval
 from coldfusion_queue.finetune.data import Scored
+from coldfusion_queue.finetune.device import pick_device
 from coldfusion_queue.finetune.progress import Progress
 from coldfusion_queue.finetune.request import FinetuneRequest
 from coldfusion_queue.finetune.run import prepare
 from coldfusion_queue.finetune.scoring import score
+from coldfusion_queue.finetune.torch_errors import explained
 from coldfusion_queue.records import EvaluationSpec, Metric
 from coldfusion_queue.settings import Settings
 
@@ -63,7 +66,14 @@ def measure(
     """
     scored = Scored(_scored_part(spec, subject), spec.max_scored_examples)
     if spec.kind == "frozen":
-        found = probe(subject, spec, settings, scored)
+        try:
+            found = probe(subject, spec, settings, scored)
+        except RuntimeError as error:
+            lost = explained(error, pick_device(settings.device), is_private=False)
+            # Out of memory is this moment's: it takes a few examples at a time, without gradients.
+            if isinstance(lost, DeviceLostError):
+                raise lost from error
+            raise
     else:
         request = _request(subject, spec, scored, should_stop)
         with prepare(request, settings, work_dir) as prepared:

@@ -18,7 +18,13 @@ from coldfusion_queue.errors import (
     BrokerUnavailableError,
     ColdFusionError,
     DeviceLostError,
+    IncompatibleModelError,
+    InvalidDatasetError,
+    InvalidRecordError,
+    NotFoundError,
     TrainingFailedError,
+    UnusableModelError,
+    UsageError,
 )
 from coldfusion_queue.evaluating import (
     EvaluationInterrupted,
@@ -36,6 +42,18 @@ from coldfusion_queue.repository.repository import Repository
 __all__ = ["EvaluationDelivery"]
 
 log = logging.getLogger(__name__)
+
+#: What follows from the model and the data, or was tried often enough; it is recorded at once.
+_FINAL = (
+    IncompatibleModelError,
+    InvalidDatasetError,
+    InvalidRecordError,
+    NotFoundError,
+    SoftTimeLimitExceeded,
+    TrainingFailedError,
+    UnusableModelError,
+    UsageError,
+)
 
 
 @dataclass(frozen=True)
@@ -84,12 +102,26 @@ class EvaluationDelivery:
         except (EvaluationInterrupted, *RETRIED):
             raise
         except Exception as error:
-            ending = "failed"
-            self._fail(opened, request, error, time.monotonic() - started)
+            if isinstance(error, _FINAL) or not self._may_try_again(error):
+                ending = "failed"
+                self._fail(opened, request, error, time.monotonic() - started)
         finally:
             seconds = time.monotonic() - started
             self.process.metrics.evaluation_ended(ending, request.spec.kind, seconds)
             self._log(f"evaluation_{ending}", f"evaluation {ending}", seconds=round(seconds, 3))
+
+    def _may_try_again(self, error: Exception) -> bool:
+        """Put off what may be this worker's fault; after the last retry it is a failure."""
+        extra = {"event": "evaluation_retried", "evaluation": self.evaluation_id}
+        log.warning("evaluation will be retried", exc_info=error, extra=extra)
+        sender = self.process.evaluation_sender(self.repository)
+        with suppress(BrokerUnavailableError):
+            retry = sender.count_retry(self.evaluation_id)
+            if retry > self.process.settings.task_max_retries:
+                sender.forget_retries(self.evaluation_id)
+                return False
+            sender.put_off(self.evaluation_id, backoff_seconds(retry))
+        return True
 
     def _refuse_deadly(self, lease: Lease) -> None:
         losses, limit = lease.starts - 1, self.process.settings.task_max_worker_losses

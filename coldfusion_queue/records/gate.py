@@ -18,7 +18,7 @@ class GateReport(Record):
     """
 
     scores: Mapping[str, float]
-    """Of the fused model, by dataset; 0 where it could not be probed, as with features of NaN."""
+    """Of the fused model, by dataset; -1 where it gives features that are not finite."""
     reference: Mapping[str, float]
     """Of the version that it was fused into."""
     mean: float

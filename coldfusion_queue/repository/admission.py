@@ -6,7 +6,7 @@ Select, inspect what was selected, judge it; whatever is refused gives its place
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from coldfusion_queue.errors import (
@@ -61,13 +61,6 @@ class Admitted:
     override: str | None
     """Why it may although it exceeds a limit, in the operator's words."""
 
-    @property
-    def agreement(self) -> tuple[float, str]:
-        """Sorts what was fused together: what agrees least with the others comes first."""
-        # Of few there is no cosine; then the longest is the most conspicuous.
-        least = self.numbers.get("cosine", -self.numbers["relative_norm"])
-        return least, self.contribution.contribution_id
-
 
 @dataclass(frozen=True)
 class Admission:
@@ -86,6 +79,14 @@ class Admission:
     def is_due(self) -> bool:
         """Whether there is something to decide."""
         return bool(self.fusable or self.refused or self.expired)
+
+    def overridden_first(self) -> Admission:
+        """The same with what operators let in alone, if there is any; the rest stays pending.
+
+        Fused together with others, it would be these that a gate finds too bad.
+        """
+        overridden = tuple(item for item in self.fusable if item.override is not None)
+        return replace(self, fusable=overridden) if overridden else self
 
 
 def admit(

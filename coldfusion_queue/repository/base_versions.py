@@ -146,6 +146,12 @@ class BaseVersions:
         """Delete an attempt that will not be published."""
         self._store.delete([item.key for item in self._store.list(prefix)])
 
+    def discard_all(self, models: Iterable[BaseVersion], but: BaseVersion | None = None) -> None:
+        """Delete attempts that will not be published; one of them may be that which is."""
+        for model in models:
+            if but is None or model.prefix != but.prefix:
+                self.discard(model.prefix)
+
     def download(
         self,
         version: BaseVersion,

@@ -77,9 +77,10 @@ def decide(
             _fused(line, published.version, sequence, fusable[line.contribution_id].numbers)
             for line in published.fused
         ]
+    unchanged = newest.after.model_copy(update={"trial": None})
     return repository.new_entry(
         sequence,
-        State(base=published or base, policy=policy),
+        State(base=published, policy=policy) if published else unchanged,
         published=published,
         note=_note(decisions, published),
         decisions=tuple(sorted(decisions, key=lambda item: item.contribution_id)),

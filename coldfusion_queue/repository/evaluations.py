@@ -98,6 +98,14 @@ class Evaluations:
         self.drop(name)
         return is_first
 
+    def forget_failures(self, base: BaseVersion, specs: Sequence[EvaluationSpec]) -> None:
+        """Delete the records of evaluations that could not be done, so that they can be again."""
+        for spec in specs:
+            name = spec.evaluation_id(base.digest)
+            found = self.find(name)
+            if found is not None and found.failure is not None:
+                self._store.delete([self._keys.evaluation(name)])
+
     def drop(self, evaluation_id: str) -> None:
         """Delete a request: it is done, or not wanted any more. Idempotent."""
         self._store.delete([self._keys.wanted_evaluation(evaluation_id)])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean
 
 from coldfusion_queue.errors import UnusableModelError
@@ -27,8 +28,13 @@ __all__ = ["Gate", "Standing", "gate_specs"]
 
 log = logging.getLogger(__name__)
 
-#: Published versions that a model is compared with, the newest one included.
+#: Published versions that a model is compared with, the newest one included, and ledger entries
+#: that are read for them.
 _LOOK_BACK = 10
+_MAX_ENTRIES = 200
+
+#: The score of a model that gives no numbers, on any dataset: no tolerance lets that pass.
+_UNUSABLE = -1.0
 
 
 def gate_specs(policy: Policy) -> list[EvaluationSpec]:
@@ -117,7 +123,7 @@ class Gate:
         if len(found) < len(scores) or len(known) < len(reference):
             self._complain(sorted({*scores} - {*found} | {*reference} - {*known}))
             return None
-        best = max(self.standings(), key=lambda item: item.mean)
+        best = max(self._standings, key=lambda item: item.mean)
         mean, reference_mean = fmean(found.values()), fmean(known.values())
         floor = reference_mean - self._policy.gate_tolerance
         if self._policy.gate_max_drift is not None:
@@ -135,19 +141,16 @@ class Gate:
     def regression(self) -> tuple[Standing, Standing] | None:
         """The published version, if it is found to be too bad, and the best one to go back to.
 
-        What was measured counts, whenever that was; nothing is asked for. Versions whose files
-        were collected are passed over.
+        What was measured counts, whenever that was; nothing is asked for.
         """
         limit = self._policy.gate_max_drift
-        if limit is None or not self.is_set:
+        if limit is None or not self.is_set or not self._standings:
             return None
-        standings = list(self.standings())
-        if not standings or standings[0].base.version != self._newest.after.base.version:
+        current, *earlier = self._standings
+        if current.base.version != self._newest.after.base.version:  # it is not measured yet
             return None
-        current, *earlier = standings
         worse = [item for item in earlier if item.mean - current.mean > limit]
-        kept = [item for item in worse if self._is_there(item.base)]
-        return (current, max(kept, key=lambda item: item.mean)) if kept else None
+        return (current, max(worse, key=lambda item: item.mean)) if worse else None
 
     def failed(self, base: BaseVersion) -> list[str]:
         """Why a model cannot be measured, one sentence for each dataset."""
@@ -159,13 +162,15 @@ class Gate:
             if item is not None and item.failure is not None
         ]
 
-    def standings(self) -> Iterator[Standing]:
-        """The last published versions that were measured, the newest first."""
-        for base in self._published():
-            scores = self._scores(base)
-            known = _known(scores or {})
-            if scores and len(known) == len(scores):
-                yield Standing(base, fmean(known.values()))
+    @cached_property
+    def _standings(self) -> list[Standing]:
+        """The last published versions that count and were measured, the newest first."""
+        found = []
+        for base in self._that_count():
+            known = _known(self._scores(base) or {})
+            if known and len(known) == len(self._specs):
+                found.append(Standing(base, fmean(known.values())))
+        return found
 
     def _scores(self, base: BaseVersion) -> dict[str, float | None] | None:
         find = self._repository.evaluations.find
@@ -174,33 +179,52 @@ class Gate:
             found = find(spec.evaluation_id(base.digest))
             if found is None:
                 return None
-            # A model whose features are NaN is as bad as can be; any other failure says nothing.
+            # Of a failure only this one is the model's; any other says nothing of it.
             is_unusable = found.error == UnusableModelError.__name__
-            scores[spec.dataset_id] = 0.0 if is_unusable else found.score
+            scores[spec.dataset_id] = _UNUSABLE if is_unusable else found.score
         return scores
 
-    def _published(self) -> Iterator[BaseVersion]:
-        entry, num_versions = self._newest, 1
-        yield entry.after.base
-        while num_versions < _LOOK_BACK and entry.after.base.version > 0:
-            before = entry.after.base.version
-            entry = self._repository.ledger.entry(entry.sequence - 1)
-            if entry.after.base.version != before:
+    def _that_count(self) -> Iterator[BaseVersion]:
+        """Versions that a model is compared with, and can be rolled back to; the newest first.
+
+        What an operator published knowingly, by a rollback, an override, or a fusion without the
+        gate, is a new beginning: what was before is no standard for it.
+        """
+        entry, oldest = self._newest, self._newest.sequence - _MAX_ENTRIES
+        num_versions = 0
+        while True:
+            if entry.published is not None:
+                if num_versions == 0 or self._is_there(entry.published):
+                    yield entry.published
                 num_versions += 1
-                yield entry.after.base
+                if num_versions == _LOOK_BACK or _is_a_beginning(entry):
+                    return
+            if entry.sequence <= max(0, oldest):
+                return
+            entry = self._repository.ledger.entry(entry.sequence - 1)
 
     def _is_there(self, base: BaseVersion) -> bool:
         stat = self._repository.store.stat
-        return all(stat(file.key) is not None for file in base.files.values())
+        return all(stat(file.key) is not None for file in base.model_files)
 
     def _complain(self, dataset_ids: Sequence[str]) -> None:
         names = ", ".join(dataset_ids)
-        remedy = "see 'coldfusion evaluate --dataset ID', then change the policy's gate_datasets"
+        remedy = "see 'coldfusion status'; 'coldfusion evaluate --gate --again' tries once more"
         log.error(
             "the gate cannot measure dataset %s, so nothing is published: %s",
             *(names, remedy),
             extra={"event": "gate_stuck"},
         )
+
+
+def _is_a_beginning(entry: LedgerEntry) -> bool:
+    """Whether an operator published something knowingly, whatever the gate says."""
+    assert entry.published is not None  # noqa: S101 - the caller looked
+    if entry.published.restores is not None:
+        return True
+    if entry.gate is not None:
+        return not entry.gate.passed
+    return bool(entry.after.policy.gate_datasets)
 
 
 def _known(scores: Mapping[str, float | None]) -> dict[str, float]:

@@ -193,7 +193,7 @@ def base_attempts(survey: Survey) -> Iterator[Garbage]:
         is_open = version > survey.version
         published = survey.published(version).prefix if len(folders) > 1 and not is_open else None
         for prefix, folder in folders.items():
-            if prefix in waiting or not survey.is_old(folder.values()):
+            if (is_open and waiting) or not survey.is_old(folder.values()):
                 continue
             if is_open:
                 reason = "its fusion ended without a ledger entry"
@@ -204,7 +204,11 @@ def base_attempts(survey: Survey) -> Iterator[Garbage]:
 
 
 def _waiting_for_the_gate(survey: Survey) -> set[str]:
-    """Prefixes of candidates for the next ledger entry; they may wait for longer than the grace."""
+    """Prefixes of candidates for the next ledger entry; they may wait for longer than the grace.
+
+    While there are some, no other attempt at this version is collected: the entry that has to go
+    before would void the candidate.
+    """
     sequence = survey.newest.sequence + 1
     if not survey.exists(survey.repository.keys.candidate(sequence)):
         return set()

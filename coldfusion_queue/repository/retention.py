@@ -105,7 +105,7 @@ def base_versions(survey: Survey, doomed_checkpoints: frozenset[str]) -> Iterato
 
 
 def versions_in_use(repository: Repository) -> set[int]:
-    """Base versions that checkpoints and undecided contributions name at this moment.
+    """Base versions that open submissions, checkpoints and undecided contributions name now.
 
     Checkpoints first: a turn that commits deletes its own after its contribution is recorded, so
     one that commits in between is seen as a contribution.
@@ -113,6 +113,8 @@ def versions_in_use(repository: Repository) -> set[int]:
     store, keys = repository.store, repository.keys
     checkpoints = [item.key for item in store.list(keys.all_checkpoints)]
     found = named_versions(repository, checkpoints, ())
+    opened = [item.key.rpartition("/")[2] for item in store.list(keys.open_submissions)]
+    found |= _begun_from(repository, opened)
     markers = [item.key.rpartition("/")[2] for item in store.list(keys.inbox)]
     return found | named_versions(repository, (), markers)
 
@@ -160,7 +162,21 @@ def _needed(survey: Survey, doomed_checkpoints: frozenset[str]) -> set[int]:
         for name, folder in survey.folders(keys.contributions).items()
         if "contribution.json" in folder and not survey.is_decided(name)
     ]
-    return named_versions(survey.repository, checkpoints, undecided)
+    found = named_versions(survey.repository, checkpoints, undecided)
+    return found | _begun_from(survey.repository, survey.folders(keys.open_submissions))
+
+
+def _begun_from(repository: Repository, submission_ids: Iterable[str]) -> set[int]:
+    """Base versions that submissions name to begin their turns from."""
+    found = set()
+    for name in submission_ids:
+        try:
+            submission = repository.submissions.find(name)
+        except InvalidRecordError:
+            continue
+        if submission is not None and submission.base_version is not None:
+            found.add(submission.base_version)
+    return found
 
 
 def _with_files(survey: Survey) -> set[int]:

@@ -45,11 +45,27 @@ def roll_back(repository: Repository, version: int, reason: str) -> LedgerEntry:
         stop=stop_after_attempt(_ATTEMPTS),
         reraise=True,
     )
-    return retrying(_roll_back, repository, version, reason)
+
+    def attempt() -> LedgerEntry:
+        return _roll_back(repository, repository.ledger.newest(), version, reason)
+
+    return retrying(attempt)
 
 
-def roll_back_regression(repository: Repository, current: Standing, best: Standing) -> LedgerEntry:
-    """Roll back what the gate found to be worse than an earlier version; see ``roll_back``."""
+def roll_back_regression(
+    repository: Repository, newest: LedgerEntry, current: Standing, best: Standing
+) -> LedgerEntry:
+    """Roll back what the gate found to be worse than an earlier version; see ``roll_back``.
+
+    Args:
+        repository: where.
+        newest: the ledger entry that the gate looked at.
+        current: how the version stands that is published then.
+        best: the version to go back to.
+
+    Raises:
+        LedgerConflictError: somebody appended meanwhile; what was found may not hold any more.
+    """
     reason = (
         f"the gate's mean score is {current.mean:.4f}, of version {best.base.version} it is "
         f"{best.mean:.4f}"
@@ -59,11 +75,12 @@ def roll_back_regression(repository: Repository, current: Standing, best: Standi
         *(current.base.version, reason),
         extra={"event": "rolled_back", "base_version": current.base.version},
     )
-    return _roll_back(repository, best.base.version, reason)  # found out anew if it fails
+    return _roll_back(repository, newest, best.base.version, reason)
 
 
-def _roll_back(repository: Repository, version: int, reason: str) -> LedgerEntry:
-    newest = repository.ledger.newest()
+def _roll_back(
+    repository: Repository, newest: LedgerEntry, version: int, reason: str
+) -> LedgerEntry:
     settle(repository, newest)  # before every append, see docs/protocol.md
     current, old = newest.after.base, repository.ledger.base_version(version)
     if old.digest == current.digest:
