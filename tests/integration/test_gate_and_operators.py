@@ -106,6 +106,7 @@ def test_what_was_published_by_override_stays(
 def test_what_was_published_without_the_gate_stays(
     gated: Repository, settings: Settings, contribute: Contribute
 ) -> None:
+    fuse_until_decided(gated, settings, by_version(0.5))  # has the pretrained model measured
     contribute("a", seed=1)
     fuse_once(gated, settings, {"gate_datasets": ()})
 
