@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 import redis
+import torch
 
 from coldfusion_queue.crash_points import CrashPoint, install
 from coldfusion_queue.evaluating import EvaluationObsolete, run_evaluation
 from coldfusion_queue.evaluation import frozen
 from coldfusion_queue.keys import RedisKeys
-from coldfusion_queue.queue import tasks
+from coldfusion_queue.queue import evaluations, tasks
 from coldfusion_queue.records import Evaluation, EvaluationRequest, EvaluationSpec, Hyperparameters
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings
@@ -312,6 +313,48 @@ def test_reconcile_drops_a_request_that_is_done(
     tasks.reconcile(repository.name)
 
     assert list(repository.evaluations.wanted()) == []
+
+
+@pytest.mark.usefixtures("own_process")
+def test_what_may_be_the_workers_fault_is_tried_again_before_it_is_a_failure(
+    repository: Repository,
+    settings: Settings,
+    client: redis.Redis,
+    ask: MakeRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def out_of_memory(*_: object) -> object:
+        raise torch.OutOfMemoryError("another process has it all")
+
+    monkeypatch.setattr(frozen, "features_of", out_of_memory)
+    request = ask()
+    hint = RedisKeys(repository.name).turn(request.evaluation_id)
+
+    for _ in range(settings.task_max_retries):
+        tasks.evaluate(repository.name, request.evaluation_id)
+        assert repository.evaluations.find(request.evaluation_id) is None
+        assert client.get(hint) == "waiting"
+    tasks.evaluate(repository.name, request.evaluation_id)
+
+    assert found(repository, request).error == "OutOfMemoryError"
+
+
+@pytest.mark.usefixtures("own_process")
+def test_a_device_that_fails_ends_the_worker_and_says_nothing_of_the_model(
+    repository: Repository, ask: MakeRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object) -> object:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    stopped: list[bool] = []
+    monkeypatch.setattr(frozen, "features_of", lost)
+    monkeypatch.setattr(evaluations, "stop_this_worker", lambda: stopped.append(True))
+    request = ask()
+
+    tasks.evaluate(repository.name, request.evaluation_id)
+
+    assert stopped == [True]
+    assert repository.evaluations.find(request.evaluation_id) is None
 
 
 def _few_rows(kind: str) -> list[dict[str, object]]:
