@@ -56,6 +56,14 @@ _FINAL = (
 )
 
 
+class _PutOff(Exception):  # noqa: N818 - it is tried again
+    """An evaluation is to be tried once more, for the time of this number."""
+
+    def __init__(self, retry: int) -> None:
+        super().__init__(retry)
+        self.retry = retry
+
+
 @dataclass(frozen=True)
 class EvaluationDelivery:
     """A message that asks for one evaluation."""
@@ -79,6 +87,8 @@ class EvaluationDelivery:
             self._log("evaluation_interrupted", "its worker is told to stop")
             with suppress(BrokerUnavailableError):
                 self.process.evaluation_sender(self.repository).send_again(self.evaluation_id)
+        except _PutOff as put_off:  # only now: as long as the lease is held it cannot be
+            self._put_off(put_off.retry)
         except RETRIED as error:
             self._retry(error)
             if isinstance(error, DeviceLostError):
@@ -99,29 +109,30 @@ class EvaluationDelivery:
         except EvaluationObsolete as error:
             ending = "dropped"
             self._log("evaluation_obsolete", f"nobody can do it any more: {error}")
-        except (EvaluationInterrupted, *RETRIED):
+        except EvaluationInterrupted:
+            raise
+        except RETRIED:
+            ending = "retried"
             raise
         except Exception as error:
-            if isinstance(error, _FINAL) or not self._may_try_again(error):
-                ending = "failed"
-                self._fail(opened, request, error, time.monotonic() - started)
+            retry = 0 if isinstance(error, _FINAL) else self._count_retry(error)
+            if 0 < retry <= self.process.settings.task_max_retries:
+                ending = "retried"
+                raise _PutOff(retry) from error
+            ending = "failed"
+            self._fail(opened, request, error, time.monotonic() - started)
         finally:
             seconds = time.monotonic() - started
             self.process.metrics.evaluation_ended(ending, request.spec.kind, seconds)
             self._log(f"evaluation_{ending}", f"evaluation {ending}", seconds=round(seconds, 3))
 
-    def _may_try_again(self, error: Exception) -> bool:
-        """Put off what may be this worker's fault; after the last retry it is a failure."""
+    def _count_retry(self, error: Exception) -> int:
+        """What may be this worker's fault is tried again, and is a failure after the last retry."""
         extra = {"event": "evaluation_retried", "evaluation": self.evaluation_id}
-        log.warning("evaluation will be retried", exc_info=error, extra=extra)
-        sender = self.process.evaluation_sender(self.repository)
+        log.warning("evaluation went wrong", exc_info=error, extra=extra)
         with suppress(BrokerUnavailableError):
-            retry = sender.count_retry(self.evaluation_id)
-            if retry > self.process.settings.task_max_retries:
-                sender.forget_retries(self.evaluation_id)
-                return False
-            sender.put_off(self.evaluation_id, backoff_seconds(retry))
-        return True
+            return self.process.evaluation_sender(self.repository).count_retry(self.evaluation_id)
+        return 1
 
     def _refuse_deadly(self, lease: Lease) -> None:
         losses, limit = lease.starts - 1, self.process.settings.task_max_worker_losses
@@ -146,6 +157,13 @@ class EvaluationDelivery:
         extra = {"event": "evaluation_failed", "evaluation": self.evaluation_id}
         log.error("evaluation failed", exc_info=error, extra=extra)
         record_failure(repository, request, error, seconds)
+        with suppress(BrokerUnavailableError):
+            self.process.evaluation_sender(self.repository).forget_retries(self.evaluation_id)
+
+    def _put_off(self, retry: int) -> None:
+        with suppress(BrokerUnavailableError):
+            sender = self.process.evaluation_sender(self.repository)
+            sender.put_off(self.evaluation_id, backoff_seconds(retry))
 
     def _retry(self, error: ColdFusionError) -> None:
         """Put it off, longer each time; after the last retry it is left to ``reconcile``."""
@@ -156,7 +174,7 @@ class EvaluationDelivery:
             if retry > self.process.settings.task_max_retries:
                 sender.forget_retries(self.evaluation_id)
             else:
-                sender.put_off(self.evaluation_id, backoff_seconds(retry))
+                self._put_off(retry)
         message = f"evaluation will be retried: {error}"
         self._log("evaluation_retried", message, level=logging.WARNING, retry=retry)
 
