@@ -46,10 +46,10 @@ from coldfusion_queue.records import (
     Policy,
     State,
 )
-from coldfusion_queue.repository.settling import settle
 from coldfusion_queue.repository.ledger import Ledger
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.repository.selection import recently_served, select
+from coldfusion_queue.repository.settling import settle
 from coldfusion_queue.settings import load_settings
 from coldfusion_queue.store import Store
 
