@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import os
@@ -359,8 +360,12 @@ class Store:
         return mapped_errors(self._place, operation, key)
 
     def _conditional_put(self, key: str, data: bytes) -> tuple[int, str, str]:
+        # Without a digest SeaweedFS takes a writer that dies before it has sent its bytes for one
+        # that had none: an empty object would stand there for good.
+        digest = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+        headers = {"If-None-Match": "*", "Content-MD5": digest}
         with self._mapped("create", key):
-            response = self._signed.put(key, data, headers={"If-None-Match": "*"})
+            response = self._signed.put(key, data, headers=headers)
             if response.status < 300 or response.status in {409, 412}:
                 return response.status, "", ""
             return response.status, *code_and_message(response)

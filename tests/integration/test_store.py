@@ -12,6 +12,7 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,29 @@ def test_create_first_writer_wins_and_learns_so_again(store: Store, prefix: str)
     assert store.create(key, b"mine") is True
     assert store.create(key, b"theirs") is False
     assert store.get(key) == b"mine"
+
+
+def test_a_writer_that_dies_before_its_bytes_are_sent_creates_nothing(
+    store: Store, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, send = f"{prefix}half", HTTPConnection.send
+
+    def die(self: HTTPConnection, data: bytes) -> None:
+        if not bytes(data).startswith(b"PUT "):
+            raise KeyboardInterrupt
+        send(self, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HTTPConnection, "send", die)
+        with pytest.raises(KeyboardInterrupt):
+            store.create(key, b"a record")
+
+    end = time.monotonic() + 1  # long enough for the server to see that nobody is there any more
+    while time.monotonic() < end:
+        assert store.find(key) is None
+        time.sleep(0.05)
+    assert store.create(key, b"a record") is True
+    assert store.get(key) == b"a record"
 
 
 def test_create_of_eight_racing_threads_has_one_winner(store: Store, prefix: str) -> None:
