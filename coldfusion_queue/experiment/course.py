@@ -114,14 +114,15 @@ class Course:
         """Have every contribution of a fusion committed."""
         contributions = self._repository.contributions
         missing = [turn for turn in fusion.turns if contributions.find(_id(turn)) is None]
-        if not missing:
-            return
-        # Whoever asks for a fusion meanwhile shall not fuse a part of what belongs together.
-        self._want_contributions(len(fusion.turns))
+        if missing:
+            # Whoever asks for a fusion meanwhile shall not fuse a part of what belongs together.
+            self._want_contributions(len(fusion.turns))
         local = {turn: _Local(turn) for turn in missing if is_made_here(self._arm, turn, fusion)}
-        for turn in missing:
-            if turn not in local:
-                self._send(turn)
+        for turn in fusion.turns:
+            if not is_made_here(self._arm, turn, fusion):
+                self._submit(turn)
+                if turn in missing:
+                    self._lab.turns(self._repository).send(submission_of(turn), 1)
         while missing:
             for turn in missing:
                 self._look_after(turn, local.get(turn))
@@ -152,8 +153,8 @@ class Course:
         )
         return making.begin()
 
-    def _send(self, turn: Turn) -> None:
-        """Submit a turn and put it on the queue; either may have been done before."""
+    def _submit(self, turn: Turn) -> None:
+        """Have a turn's submission, as this experiment would make it."""
         submissions, name = self._repository.submissions, submission_of(turn)
         base_version = self._base_of(turn).version
         found = submissions.find(name)
@@ -171,7 +172,6 @@ class Course:
             base_version,
         ):
             raise AlreadyExistsError("submission", name, _CHANGED)
-        self._lab.turns(self._repository).send(name, 1)
 
     def _hyperparameters(self, turn: Turn) -> Hyperparameters:
         seed = seed_of("turn", self._seed, turn.contributor, turn.number)

@@ -193,6 +193,11 @@ def test_an_experiment_that_is_killed_again_and_again_ends_with_the_same_numbers
         assert done.code == 0, done.err
         outs.append(out)
 
+    changed = path.read_text(encoding="utf-8").replace("epochs: 2", "epochs: 3")
+    path.write_text(changed, encoding="utf-8")
+    done = run(world, path, "--out", tmp_path / "changed")
+    assert done.code == 9
+    assert "another name" in done.complaint()
     assert digests_of(outs[0]) == digests_of(outs[1])
     assert len(digests_of(outs[0])) == 7
     assert numbers_of(outs[0]) == numbers_of(outs[1])
