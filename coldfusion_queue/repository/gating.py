@@ -123,8 +123,10 @@ class Gate:
         if len(found) < len(scores) or len(known) < len(reference):
             self._complain(sorted({*scores} - {*found} | {*reference} - {*known}))
             return None
-        best = max(self._standings, key=lambda item: item.mean)
         mean, reference_mean = fmean(found.values()), fmean(known.values())
+        # Its probes may have come in since the standings were looked at.
+        standings = [Standing(published, reference_mean), *self._standings]
+        best = max(standings, key=lambda item: item.mean)
         floor = reference_mean - self._policy.gate_tolerance
         if self._policy.gate_max_drift is not None:
             floor = max(floor, best.mean - self._policy.gate_max_drift)

@@ -14,7 +14,7 @@ from coldfusion_queue.records import BaseVersion, Outcome, Policy, Rule
 from coldfusion_queue.repository.collecting import collect_garbage, plan
 from coldfusion_queue.repository.fusing import fuse_once
 from coldfusion_queue.repository.garbage import Kind
-from coldfusion_queue.repository.gating import gate_specs
+from coldfusion_queue.repository.gating import Gate, gate_specs
 from coldfusion_queue.repository.overriding import override, record_override
 from coldfusion_queue.repository.policy import change_policy
 from coldfusion_queue.repository.repository import Repository
@@ -284,6 +284,22 @@ def test_an_orphan_does_not_fence_out_what_waits(
     fuse_until_decided(gated, settings, harmed_by(()))
     collect_garbage(gated, 0)
     assert list(gated.store.list(prefix)) == []
+
+
+def test_probes_may_come_in_while_the_gate_is_asked(
+    gated: Repository, settings: Settings, contribute: Contribute
+) -> None:
+    contribute("a", seed=1)
+    candidate = fuse_once(gated, settings).candidate
+    assert candidate is not None
+    gate = Gate(gated, gated.ledger.newest())
+    assert gate.regression() is None
+
+    probe_wanted(gated, harmed_by(()))
+    report = gate.judge(candidate.models[0])
+
+    assert report is not None
+    assert (report.best_version, report.best_mean) == (0, 0.5)
 
 
 def test_a_model_without_numbers_never_passes(
