@@ -379,7 +379,8 @@ def test_doctor_finds_nothing_wrong_with_a_running_stack(world: World) -> None:
     assert findings.pop("device") == "note"  # no GPU is wanted here
     assert set(findings.values()) == {"ok"}, done.out
     assert findings.keys() == {
-        *("settings", "broker", "store", "clock", "conditional writes", "repository", "workers")
+        *("settings", "broker", "store", "clock", "conditional writes", "repository"),
+        *("gate", "workers"),
     }
 
 

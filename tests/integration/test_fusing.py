@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from coldfusion_queue.errors import LedgerConflictError, NotFoundError
 from coldfusion_queue.records import Contribution, Outcome
-from coldfusion_queue.repository import deciding, fusing
+from coldfusion_queue.repository import deciding, looking
 from coldfusion_queue.repository.admission import admit
 from coldfusion_queue.repository.fusing import fuse_once
 from coldfusion_queue.repository.fusion_job import Alone
@@ -346,14 +346,14 @@ def test_of_two_fusers_at_once_one_wins_and_the_other_leaves_nothing(
     for seed in range(3):
         contribute(f"c{seed}", seed=seed)
     both_have_fused = threading.Barrier(2, timeout=30)
-    decide = fusing.decide
+    decide = looking.decide
 
     def decide_then_wait(*arguments: object) -> object:
         entry = decide(*arguments)  # type: ignore[arg-type]
         both_have_fused.wait()
         return entry
 
-    monkeypatch.setattr(fusing, "decide", decide_then_wait)
+    monkeypatch.setattr(looking, "decide", decide_then_wait)
     outcomes: list[object] = []
 
     def run() -> None:
