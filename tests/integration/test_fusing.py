@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from coldfusion_queue.errors import LedgerConflictError, NotFoundError
 from coldfusion_queue.records import Contribution, Outcome
-from coldfusion_queue.repository import deciding, looking
+from coldfusion_queue.repository import deciding, fusing, looking
 from coldfusion_queue.repository.admission import admit
 from coldfusion_queue.repository.fusing import fuse_once
 from coldfusion_queue.repository.fusion_job import Alone
