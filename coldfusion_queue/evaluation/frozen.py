@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from coldfusion_queue.cache import LocalCache
-from coldfusion_queue.errors import InvalidDatasetError, UnusableModelError
+from coldfusion_queue.errors import UnusableModelError
 from coldfusion_queue.evaluation.features import Features, cached_features, features_of
 from coldfusion_queue.evaluation.probe import probe_outputs
 from coldfusion_queue.finetune.data import Scored, Splits, load_data
@@ -63,12 +63,7 @@ def probe(
     splits = Splits(subject.dataset, subject.splits, subject.cache)
     with ExitStack() as opened:
         data = load_data(splits, subject.base_dir, body.module, chosen, spec.seed, opened, scored)
-        if data.scored is None:
-            raise InvalidDatasetError(
-                subject.dataset.dataset_id,
-                "it has no examples to score",
-                "upload it with a validation or test split, or with more than ten examples",
-            )
+        assert data.scored is not None  # noqa: S101 - it was asked for
         fitted = body.features("train", data.train)
         applied = body.features(scored.part, data.scored)
     free_memory(body.device)

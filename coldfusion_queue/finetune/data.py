@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from coldfusion_queue.cache import LocalCache
 from coldfusion_queue.disk import disk_errors
+from coldfusion_queue.errors import InvalidDatasetError
 from coldfusion_queue.finetune.development import cut_development, thinned
 from coldfusion_queue.finetune.files import LabelScale
 from coldfusion_queue.finetune.model import load_tokenizer
@@ -67,7 +68,7 @@ class FinetuneData:
     scale: LabelScale
     """Of the targets of a regression."""
     scored: TokenizedExamples | None = None
-    """None if nothing is to be scored, or nothing could be cut."""
+    """None if nothing is to be scored."""
 
     def token_ids(self) -> Tensor:
         """Every token that occurs or pads: (R,) int64, sorted."""
@@ -98,11 +99,20 @@ def load_data(
         seed: of the draw.
         opened: holds the files until it is closed; they are mapped, not read.
         scored: what is to be scored, for an evaluation.
+
+    Raises:
+        InvalidDatasetError: nothing is left to be scored.
     """
     tokenizer = load_tokenizer(base_dir, body)
     limit = min(hyperparameters.max_length, tokenizer.model_max_length)
     encoding = _Encoding(tokenizer, _tokenizer_digest(base_dir), limit)
     parts = _Parts.of(encoding, splits, hyperparameters, scored, opened)
+    if scored is not None and not parts.scored:
+        raise InvalidDatasetError(
+            splits.dataset.dataset_id,
+            "it has no examples to score",
+            "upload it with a validation or test split, or with more than ten examples",
+        )
     scale = _scale(splits.dataset, parts.train)
     return FinetuneData(
         _scaled(_drawn(parts.train, hyperparameters.max_examples, seed), scale),

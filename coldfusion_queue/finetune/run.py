@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from coldfusion_queue.errors import InvalidDatasetError
 from coldfusion_queue.finetune.adapters import add_adapters
 from coldfusion_queue.finetune.attention import use_fast_attention
 from coldfusion_queue.finetune.data import FinetuneData, Splits, load_data
@@ -160,12 +159,7 @@ class PreparedFinetune:
             report: see ``training.train``.
         """
         scored = self._data.scored
-        if scored is None:
-            raise InvalidDatasetError(
-                self._request.dataset.dataset_id,
-                "it has no examples to score",
-                "upload it with a validation or test split, or with more than ten examples",
-            )
+        assert scored is not None  # noqa: S101 - the request asked for it
         with closing(IntervalSaver(None, self._work_dir, None)) as saver:
             self._train_on_device(report, saver)
         device, options = self._options.device, self._options

@@ -210,7 +210,11 @@ def test_versions_whose_files_are_gone_are_no_standard(
 
 
 def test_an_automatic_rollback_that_comes_too_late_is_given_up(
-    repository: Repository, settings: Settings, contribute: Contribute, tmp_path: Path
+    repository: Repository,
+    settings: Settings,
+    contribute: Contribute,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for number, name in enumerate("ab"):
         contribute(name, seed=number)
@@ -222,17 +226,17 @@ def test_an_automatic_rollback_that_comes_too_late_is_given_up(
     probe_wanted(repository, by_version(0.5, 0.6, 0.4))
     contribute("c", seed=5)
 
-    def hook(reached: CrashPoint) -> None:
-        if reached is CrashPoint.ROLLBACK_UPLOADED:
-            install(None)
-            roll_back(Repository(repository.store, repository.name), 1, "an operator was faster")
+    look = Gate.regression
 
-    install(hook)
-    try:
-        with pytest.raises(LedgerConflictError):
-            fuse_once(repository, settings)
-    finally:
-        install(None)
+    def look_slowly(gate: Gate) -> object:
+        found = look(gate)
+        monkeypatch.undo()
+        roll_back(Repository(repository.store, repository.name), 1, "an operator was faster")
+        return found
+
+    monkeypatch.setattr(Gate, "regression", look_slowly)
+    with pytest.raises(LedgerConflictError):
+        fuse_once(repository, settings)
 
     published = repository.ledger.base_version()
     assert (published.version, published.restores) == (3, 1)
