@@ -65,13 +65,16 @@ def draw(results: Results, path: Path) -> bool:
 def _lines(
     axes: Any, results: Results, columns: list[str], *, is_seen: bool, by_time: bool
 ) -> None:
+    from matplotlib import colormaps
+
     place = 1 if by_time else 0
+    axes.set_prop_cycle(color=colormaps["tab20"].colors)  # each dataset's own
     for dataset in results.experiment.datasets:
         curve = results.curve(COLD, _KIND, is_seen=is_seen, dataset=dataset)
         if len(curve) > 1:
             gains = [point[2].mean - curve[0][2].mean for point in curve]
             times = [point[place] for point in curve]
-            axes.plot(times, gains, linewidth=0.7, alpha=0.6, label=dataset)
+            axes.plot(times, gains, linewidth=0.8, label=dataset)
     for column in columns:
         curve = results.curve(column, _KIND, is_seen=is_seen)
         if len(curve) > 1:

@@ -11,7 +11,7 @@ from typing import Any, Self
 from coldfusion_queue.experiment.arms import PRETRAINED, arms_of
 from coldfusion_queue.experiment.spec import Experiment
 
-__all__ = ["Estimate", "Results", "Row", "Version"]
+__all__ = ["Curve", "Estimate", "Results", "Row", "Version"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,10 @@ class Estimate:
             return None
         error = stdev(found) / math.sqrt(len(found)) if len(found) > 1 else None
         return cls(fmean(found), error, len(found))
+
+
+Curve = list[tuple[int, float, Estimate]]
+"""Iteration, virtual time, and what was found there."""
 
 
 @dataclass(frozen=True)
@@ -159,10 +163,8 @@ class Results:
                 gains.append(score - other)
         return Estimate.of(gains)
 
-    def curve(
-        self, column: str, kind: str, *, is_seen: bool, dataset: str | None = None
-    ) -> list[tuple[int, float, Estimate]]:
-        """Iteration, virtual time, and mean over datasets with its error over seeds and folds.
+    def curve(self, column: str, kind: str, *, is_seen: bool, dataset: str | None = None) -> Curve:
+        """Means over datasets after each fusion, with their errors over seeds and folds.
 
         Begins with the pretrained model, measured on the same datasets.
 

@@ -1,11 +1,11 @@
-"""The tables of an experiment as Markdown: the paper's Table 1, and what came when."""
+"""The tables of an experiment as Markdown: the paper's Table 1, its curves, and what came when."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from coldfusion_queue.experiment.arms import COLD, PRETRAINED, arms_of
-from coldfusion_queue.experiment.results import Estimate, Results
+from coldfusion_queue.experiment.results import Curve, Estimate, Results
 
 __all__ = ["TITLES", "Table", "all_tables", "to_markdown"]
 
@@ -45,7 +45,7 @@ def to_markdown(results: Results) -> str:
         f"- failed: {row.kind} of {row.dataset} in {row.repository}: {row.failure}"
         for row in failed
     ]
-    for title, header, rows in all_tables(results):
+    for title, header, rows in (*all_tables(results), *_curves(results)):
         lines += ["", f"## {title}", ""]
         lines.append("| " + " | ".join(header) + " |")
         lines.append("|---|" + "---:|" * (len(header) - 1))
@@ -54,7 +54,7 @@ def to_markdown(results: Results) -> str:
 
 
 def all_tables(results: Results) -> list[Table]:
-    """Every table of an experiment, in order."""
+    """Every table of an experiment, in order, but those that are too wide for a terminal."""
     return [*_main_tables(results), *_times(results)]
 
 
@@ -131,6 +131,44 @@ def _times(results: Results) -> Iterator[Table]:
             rows.append([_name(column), *numbers, "never" if reached is None else f"{reached:g}"])
     header = ["arm", "fusions", "virtual time", "frozen at the end"]
     yield "Virtual time, frozen on seen datasets", [*header, "as good as ColD's last at"], rows
+
+
+def _curves(results: Results) -> Iterator[Table]:
+    """The frozen base after each fusion: a table of the arms, and one of ColD's datasets."""
+    arms = [arm for arm in arms_of(results.experiment) if arm.role in {"cold", "random_deltas"}]
+    by_time = any(arm.design.schedule.kind == "asynchronous" for arm in arms)
+    columns = dict.fromkeys(arm.column for arm in arms)
+    for is_seen, where in ((True, "seen"), (False, "unseen")):
+        curves = {
+            _name(column): results.curve(column, "frozen", is_seen=is_seen) for column in columns
+        }
+        title = f"After each fusion, frozen on {where} datasets"
+        yield from _over_fusions(title, curves, by_time=by_time)
+        of_cold = {
+            name: results.curve(COLD, "frozen", is_seen=is_seen, dataset=name)
+            for name in results.experiment.datasets
+        }
+        title = f"After each of ColD's fusions, frozen on each of the {where} datasets"
+        yield from _over_fusions(title, of_cold, by_time=False)
+
+
+def _over_fusions(title: str, curves: Mapping[str, Curve], *, by_time: bool) -> Iterator[Table]:
+    """One row a curve, one column a fusion; nothing where there is no curve.
+
+    With ``by_time`` each cell says when that was, in virtual time.
+    """
+    found = {name: curve for name, curve in curves.items() if len(curve) > 1}
+    if not found:
+        return
+    numbers = sorted({number for curve in found.values() for number, _, _ in curve})
+    rows = []
+    for name, curve in found.items():
+        cells = {
+            number: _cell(estimate) + (f" (at {time:g})" if by_time else "")
+            for number, time, estimate in curve
+        }
+        rows.append([name, *(cells.get(number, "") for number in numbers)])
+    yield title, ["", *map(str, numbers)], rows
 
 
 def _name(column: str) -> str:

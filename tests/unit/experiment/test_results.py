@@ -187,12 +187,51 @@ def test_the_tables_have_the_numbers(results: Results) -> None:
     assert tables["Virtual time, frozen on seen datasets"][1][0][:3] == ["ColD", "2", "3"]
 
 
+def test_markdown_has_the_curves_of_arms_and_datasets(results: Results) -> None:
+    text = to_markdown(results)
+    arms = table_of(text, "After each fusion, frozen on seen datasets")
+    each = table_of(text, "After each of ColD's fusions, frozen on each of the seen datasets")
+    assert arms[0] == ["", "0", "1", "2"]
+    assert [line[0] for line in arms[1:]] == ["ColD", "freely"]
+    assert [line[0] for line in each[1:]] == [*SEEN]
+    for iteration in (1, 2):
+        of_seeds = [
+            np.mean([score_of("cold", name, seed, iteration) for name in SEEN]) for seed in SEEDS
+        ]
+        error = np.std(of_seeds, ddof=1) / math.sqrt(len(SEEDS))
+        assert arms[1][1 + iteration] == f"{np.mean(of_seeds):.2f} ± {error:.2f}"
+        of_two = [score_of("cold", "two", seed, iteration) for seed in SEEDS]
+        assert each[2][1 + iteration].startswith(f"{np.mean(of_two):.2f} ± ")
+
+
+def test_where_an_arm_is_asynchronous_the_curves_say_when(results: Results) -> None:
+    freely = {"freely": {"schedule": {"kind": "asynchronous", "min_contributions": 1}}}
+    experiment = EXPERIMENT.model_copy(update={"variants": freely})
+    text = to_markdown(Results(experiment, results.rows, (), 0))
+    arms = table_of(text, "After each fusion, frozen on seen datasets")
+    assert [cell.partition(" (")[2] for cell in arms[2][1:]] == ["at 0)", "at 1.5)", "at 3)"]
+
+
+def table_of(text: str, title: str) -> list[list[str]]:
+    """Cells of a table of Markdown, the header first."""
+    lines = text.partition(f"## {title}\n\n")[2].partition("\n\n")[0].splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    return [cells[0], *cells[2:]]
+
+
 def test_markdown_and_json_hold_everything_and_say_what_is_missing(results: Results) -> None:
     text = to_markdown(Results(EXPERIMENT, results.rows, (), 4))
     data = json.loads(json.dumps(results.to_json()))
 
     assert "**4 evaluations are not done yet.**" in text
-    assert all(line.count("|") in {6, 7} for line in text.splitlines() if line.startswith("|"))
+    widths = {
+        title: {line.count("|") for line in block.splitlines() if line.startswith("|")}
+        for title, _, block in (part.partition("\n") for part in text.split("\n## ")[1:])
+    }
+    curves = {title for title in widths if title.startswith("After each")}
+    assert len(curves) == 4
+    assert all(widths[title] == {5} for title in curves)
+    assert all(widths[title] in ({6}, {7}) for title in widths.keys() - curves)
     assert len(data["numbers"]) == len(results.rows)
     assert data["numbers"][0]["evaluation"] == "pretrained.one.0.0"
     assert data["experiment"]["name"] == "small"
