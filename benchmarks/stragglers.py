@@ -31,7 +31,7 @@ from coldfusion_queue.records import (
 )
 from coldfusion_queue.repository.inbox import PendingContribution
 from coldfusion_queue.repository.ledger import Ledger
-from coldfusion_queue.repository.selection import recently_served, select
+from coldfusion_queue.repository.selection import recently_served, select, served_of_late
 
 __all__ = ["SCENARIOS", "TURN_UNITS", "simulate"]
 
@@ -39,8 +39,10 @@ __all__ = ["SCENARIOS", "TURN_UNITS", "simulate"]
 TURN_UNITS: Mapping[str, float] = {"slow": 10, "medium": 5, "fast": 1}
 
 #: What differs from the default policy. Two places a fusion is less than what comes in.
-SCENARIOS: Mapping[str, Mapping[str, int]] = {
+SCENARIOS: Mapping[str, Mapping[str, int | str]] = {
     "default": {},
+    "balanced": {"balance": "contributors"},
+    "balanced_and_constant": {"balance": "contributors", "staleness": "constant"},
     "overload": {"max_contributions": 2},
     "max_staleness_20": {"max_staleness": 20},
     "overload_and_max_staleness_20": {"max_contributions": 2, "max_staleness": 20},
@@ -104,7 +106,8 @@ class World:
 
     def append(self, version: int, fusable: tuple[Contribution, ...]) -> None:
         """Publish a version."""
-        shares = coefficients(self.policy, version - 1, fusable)
+        served = served_of_late(cast("Ledger", self), self.entries[-1]) if fusable else {}
+        shares = coefficients(self.policy, version - 1, fusable, served)
         lines = tuple(
             _line(item, version - 1, share) for item, share in zip(fusable, shares, strict=True)
         )

@@ -44,8 +44,9 @@ def plan(design: Design, seed: int) -> tuple[Fusion, ...]:
     version; it is over when the slowest of them is. Asynchronous: so many contributors are at work
     at any time; what has arrived is fused as soon as it is enough, and when a turn ends, one of
     those who are idle then starts from the newest base version. What arrives at one instant is
-    fused together, as it would be. The last fusion takes what is left. There are as many turns in
-    one as in the other.
+    fused together, as it would be. Where fewer than enough would be left at the end, the last
+    fusion waits for them: a mean of one or two would not tell how good the others made the base.
+    There are as many turns in one as in the other.
     """
     generator = random.Random(seed_of("schedule", seed))  # noqa: S311 - repeatable is what it is for
     if design.schedule.kind == "barrier":
@@ -114,8 +115,8 @@ def _asynchronous(design: Design, generator: random.Random) -> tuple[Fusion, ...
         now = at_work[0][0]
         while at_work and at_work[0][0] == now:
             arrived.append(heapq.heappop(at_work)[1])
-        is_last = not at_work and started == design.num_turns
-        if len(arrived) >= enough or is_last:
+        left = len(at_work) + design.num_turns - started
+        if len(arrived) >= enough and (left == 0 or left >= enough):
             fusions.append(Fusion(len(fusions) + 1, now, tuple(sorted(arrived))))
             arrived = []
     return tuple(fusions)

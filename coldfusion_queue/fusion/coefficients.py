@@ -3,7 +3,7 @@
 ::
 
     theta_{t+1} = theta_t + eta * sum_c(w_c * Delta_c) / sum_c(w_c)
-    w_c         = importance_c * f(s_c)
+    w_c         = importance_c * f(s_c) * b_c
     s_c         = t - base_version_c
 
 Deltas are added rather than stale models mixed in: FedAsync's mixing of a stale model would drag
@@ -14,15 +14,19 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from coldfusion_queue.errors import UsageError
 from coldfusion_queue.records import Contribution, Policy
 
-__all__ = ["coefficients", "importance", "staleness_factor"]
+__all__ = ["balance", "coefficients", "importance", "staleness_factor"]
 
 #: Counts beyond this are no counts; it keeps the arithmetic within float64.
 _MAX_EXAMPLES = 1 << 63
+
+_NOBODY: Mapping[str, int] = MappingProxyType({})
 
 
 def staleness_factor(policy: Policy, staleness: int) -> float:
@@ -77,8 +81,47 @@ def importance(policy: Policy, num_examples: int) -> float:
     return float(min(max(num_examples, 1), limit))
 
 
+def balance(
+    policy: Policy,
+    current_version: int,
+    contributions: Sequence[Contribution],
+    served: Mapping[str, int],
+) -> list[float]:
+    """How much each contribution counts for how often its contributor contributes.
+
+    ::
+
+        b_c = min(t + 1 - v, l) / m
+
+    with v the newest version that holds something of the contributor, l = ``balance_limit``, and m
+    its contributions in this fusion. Who is in each fusion has 1, who is in every fourth has 4.
+    Else who is four times as fast counts four times as much. It makes up for a part of that only:
+    the coefficients of a fusion have the same sum whether the slow are in it or not.
+
+    Args:
+        policy: its ``balance`` says whether contributors count alike; contributions do with 1 each.
+        current_version: t, the base version that is fused into.
+        contributions: K >= 0 of them, in any order.
+        served: v by contributor; who is not in it was in none of the last l versions.
+
+    Returns:
+        K numbers above 0 in the order of the contributions.
+    """
+    if policy.balance == "contributions":
+        return [1.0] * len(contributions)
+    counts = Counter(item.contributor_id for item in contributions)
+    return [
+        min(current_version + 1 - served.get(item.contributor_id, 0), policy.balance_limit)
+        / counts[item.contributor_id]
+        for item in contributions
+    ]
+
+
 def coefficients(
-    policy: Policy, current_version: int, contributions: Sequence[Contribution]
+    policy: Policy,
+    current_version: int,
+    contributions: Sequence[Contribution],
+    served: Mapping[str, int] = _NOBODY,
 ) -> list[float]:
     """The coefficient eta * w_c / sum(w) of every contribution.
 
@@ -86,6 +129,7 @@ def coefficients(
         policy: eta is its ``server_learning_rate``.
         current_version: t, the base version that is fused into.
         contributions: K >= 0 of them, in any order.
+        served: see ``balance``.
 
     Returns:
         K coefficients in the order of the contributions; they sum to eta. A contribution's
@@ -100,7 +144,10 @@ def coefficients(
     weights = [
         importance(policy, contribution.num_examples)
         * staleness_factor(policy, current_version - contribution.base_version)
-        for contribution in contributions
+        * share
+        for contribution, share in zip(
+            contributions, balance(policy, current_version, contributions, served), strict=True
+        )
     ]
     total = math.fsum(weights)
     return [policy.server_learning_rate * (weight / total) for weight in weights]

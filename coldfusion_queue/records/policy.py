@@ -32,6 +32,11 @@ class Policy(Record):
     """Factor for a dataset's size; ``capped`` counts examples up to ``importance_cap``."""
     importance_cap: int = Field(10_000, ge=1)
     """Examples beyond which a dataset counts no more, if ``importance`` is ``capped``."""
+    balance: Literal["contributions", "contributors"] = "contributions"
+    """``contributors``: who contributes seldom counts more when it does, and who is in a fusion
+    more than once counts once."""
+    balance_limit: int = Field(8, ge=1)
+    """Fusions of absence that are made up for at most, if ``balance`` is ``contributors``."""
     server_learning_rate: float = Field(1.0, gt=0)
     """eta: how far the base model moves along the averaged delta."""
     method: Literal[

@@ -25,7 +25,7 @@ from coldfusion_queue.repository.fusion_job import Crew, FusionJob, run_job
 from coldfusion_queue.repository.momentum import damage_told
 from coldfusion_queue.repository.opening import Opener
 from coldfusion_queue.repository.repository import Repository
-from coldfusion_queue.repository.selection import expiry
+from coldfusion_queue.repository.selection import expiry, served_of_late
 from coldfusion_queue.settings import Settings
 
 __all__ = ["decide"]
@@ -101,7 +101,9 @@ def _upload_fused(
         ContributionFault: one of them cannot be fused; nothing of the attempt remains.
     """
     policy, base = newest.after.policy, newest.after.base
-    shares = coefficients(policy, base.version, [item.contribution for item in admitted])
+    contributions = [item.contribution for item in admitted]
+    served = served_of_late(repository.ledger, newest)
+    shares = coefficients(policy, base.version, contributions, served)
     inputs = [
         opener.inspected(item.contribution, item.inspection, share)
         for item, share in zip(admitted, shares, strict=True)

@@ -12,7 +12,7 @@ from coldfusion_queue.records import Contribution, Decision, LedgerEntry, Outcom
 from coldfusion_queue.repository.inbox import PendingContribution
 from coldfusion_queue.repository.ledger import Ledger
 
-__all__ = ["Selection", "expiry", "recently_served", "select"]
+__all__ = ["Selection", "expiry", "recently_served", "select", "served_of_late"]
 
 _NOBODY: Mapping[str, int] = MappingProxyType({})
 
@@ -104,16 +104,21 @@ def recently_served(
     """
     num_contributors = len({item.contribution.contributor_id for item in pending})
     num_versions = math.ceil(num_contributors / newest.after.policy.max_contributions)
-    if num_versions <= 1:
-        return {}
-    oldest = newest.after.base.version - num_versions
-    served: dict[str, int] = {}
-    entry = newest
-    while entry.after.base.version > max(0, oldest):
-        for line in entry.after.base.fused:
-            served.setdefault(line.contributor_id, entry.after.base.version)
-        entry = ledger.entry(entry.sequence - 1)
-    return served
+    return _served_in(ledger, newest, num_versions) if num_versions > 1 else {}
+
+
+def served_of_late(ledger: Ledger, newest: LedgerEntry) -> dict[str, int]:
+    """The newest version that each contributor is part of, as far back as ``balance`` looks.
+
+    Nothing, without reading anything, if contributions count alike.
+
+    Args:
+        ledger: read backwards, one entry at a time.
+        newest: its newest entry.
+    """
+    policy = newest.after.policy
+    is_needed = policy.balance == "contributors"
+    return _served_in(ledger, newest, policy.balance_limit) if is_needed else {}
 
 
 def expiry(contribution: Contribution, version: int, policy: Policy, sequence: int) -> Decision:
@@ -150,3 +155,15 @@ def _in_turn(
         places.append((rank, served.get(name, -1)))
     order = sorted(range(len(arrivals)), key=lambda index: (places[index], index))
     return [arrivals[index] for index in order]
+
+
+def _served_in(ledger: Ledger, newest: LedgerEntry, num_versions: int) -> dict[str, int]:
+    """By contributor, the newest of the last so many base versions that it is part of."""
+    oldest = newest.after.base.version - num_versions
+    served: dict[str, int] = {}
+    entry = newest
+    while entry.after.base.version > max(0, oldest):
+        for line in entry.after.base.fused:
+            served.setdefault(line.contributor_id, entry.after.base.version)
+        entry = ledger.entry(entry.sequence - 1)
+    return served

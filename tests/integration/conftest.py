@@ -132,6 +132,7 @@ def contribute(
         change: Callable[[Tensors], Tensors] = lambda tensors: tensors,
         num_examples: int = 100,
         metadata: dict[str, str] | None = None,
+        contributor: str | None = None,
     ) -> Contribution:
         base = base or repository.ledger.base_version()
         generator = np.random.default_rng(seed)
@@ -149,7 +150,7 @@ def contribute(
         contribution = Contribution(
             contribution_id=full_name,
             submission_id=name,
-            contributor_id=name,
+            contributor_id=contributor or name,
             dataset_id=None,
             turn=1,
             attempt=attempt,

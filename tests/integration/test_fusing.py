@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,43 @@ def test_stale_ones_count_less_and_relative_to_their_own_base(
     assert lines["fresh"].coefficient == pytest.approx(1 / (1 + 2**-0.5))
     assert lines["stale"].coefficient == pytest.approx(2**-0.5 / (1 + 2**-0.5))
     assert_equal_to_rounding(read_model(2), lineage_mean(repository, 2, tmp_path))
+
+
+def test_where_contributors_count_alike_the_ledger_says_who_was_away_for_how_long(
+    repository: Repository,
+    settings: Settings,
+    contribute: Contribute,
+    read_model: ReadModel,
+    tmp_path: Path,
+) -> None:
+    change_policy(repository, {"balance": "contributors", "balance_limit": 3})
+    numbers = itertools.count()
+
+    def contribute_all(names: Sequence[str]) -> None:
+        for name in names:
+            number = next(numbers)
+            contribute(f"{name}-{number}", contributor=name, seed=number)
+
+    for wait, names in enumerate((["fast", "slow", "away"], ["fast"], ["fast"], ["fast", "mid"])):
+        contribute_all(names)
+        fuse_once(repository, settings)
+        # An entry that publishes nothing counts for nobody.
+        change_policy(repository, {"max_wait_seconds": float(wait)})
+    change_policy(repository, {"max_wait_seconds": 0.0})
+    contribute_all(["fast", "fast", "mid", "slow", "new"])
+
+    fuse_once(repository, settings)
+
+    published = repository.ledger.base_version()
+    found: dict[str, list[float]] = {}
+    for line in published.fused:
+        found.setdefault(line.contributor_id, []).append(line.coefficient)
+    # Into version 4, which has fast and mid; slow is in version 1, new in none: 3 at most.
+    assert published.version == 5
+    assert found["fast"] == pytest.approx([0.5 / 8] * 2)
+    assert found["mid"] == pytest.approx([1 / 8])
+    assert found["slow"] == found["new"] == pytest.approx([3 / 8])
+    assert_equal_to_rounding(read_model(5), lineage_mean(repository, 5, tmp_path), 5)
 
 
 def test_a_policy_of_another_method_publishes_what_that_method_gives(

@@ -27,6 +27,17 @@ def test_without_overload_shares_follow_the_speeds(scenario: str) -> None:
         assert report["expired"] == 0
 
 
+def test_balance_makes_up_for_a_part_of_what_the_fast_do_more() -> None:
+    plain, balanced = run("default"), run("balanced")
+
+    for name in TURN_UNITS:
+        # What is fused when stays the same.
+        assert balanced.report(name)["share"] == plain.report(name)["share"]
+    for name in ("slow", "medium"):
+        share = balanced.report(name)["coefficient_share"]
+        assert 1.5 * plain.report(name)["coefficient_share"] < share < 1 / 3
+
+
 def test_in_overload_the_slow_ones_get_all_that_they_committed_and_at_once() -> None:
     world = run("overload")
 

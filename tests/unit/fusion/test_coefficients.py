@@ -13,11 +13,13 @@ from coldfusion_queue.fusion.coefficients import coefficients, importance, stale
 from coldfusion_queue.records import Contribution, FileRecord, Policy
 
 
-def contribution(base_version: int, num_examples: int = 1) -> Contribution:
+def contribution(
+    base_version: int, num_examples: int = 1, contributor: str = "someone"
+) -> Contribution:
     return Contribution(
         contribution_id=f"c{base_version}-{num_examples}",
         submission_id="s",
-        contributor_id="someone",
+        contributor_id=contributor,
         dataset_id=None,
         turn=1,
         attempt="a",
@@ -107,6 +109,43 @@ def test_coefficients_combine_staleness_importance_and_server_learning_rate() ->
     assert found == pytest.approx([0.2, 0.3, 0.1], rel=1e-15)
 
 
+def test_where_contributors_count_alike_absence_is_made_up_for_and_what_is_double_shared() -> None:
+    # Given version 9 as the base: fast was in it twice over, medium in 7, slow in 2, new in none;
+    # b is 1 / 2 twice, 3, and at most 6 for slow's 8 and for new
+    policy = Policy(balance="contributors", balance_limit=6, server_learning_rate=0.5)
+    names = ["fast", "medium", "fast", "slow", "new"]
+    given_contributions = [contribution(9, contributor=name) for name in names]
+
+    found = coefficients(policy, 9, given_contributions, {"fast": 9, "medium": 7, "slow": 2})
+
+    expected = [0.5 * share / 16 for share in (0.5, 3, 0.5, 6, 6)]
+    assert found == pytest.approx(expected, rel=1e-15)
+
+
+def test_who_was_never_there_counts_for_the_versions_that_there_were() -> None:
+    policy = Policy(balance="contributors")
+    given_contributions = [contribution(2, contributor=name) for name in ("old", "new")]
+
+    found = coefficients(policy, 2, given_contributions, {"old": 2})
+
+    assert found == pytest.approx([1 / 4, 3 / 4], rel=1e-15)
+
+
+def test_balance_goes_with_staleness_and_importance() -> None:
+    # Given w = 100 * 1 * 1 and 300 * 4^-0.5 * 4, that is 100 and 600 of 700
+    policy = Policy(importance="examples", balance="contributors")
+    given_contributions = [contribution(9, 100, "fast"), contribution(6, 300, "slow")]
+
+    found = coefficients(policy, 9, given_contributions, {"fast": 9, "slow": 6})
+
+    assert found == pytest.approx([1 / 7, 6 / 7], rel=1e-15)
+
+
+def test_without_balance_it_does_not_matter_who_was_there() -> None:
+    given_contributions = [contribution(9, contributor=name) for name in ("fast", "slow")]
+    assert coefficients(Policy(), 9, given_contributions, {"fast": 9}) == [0.5, 0.5]
+
+
 def test_no_contributions_have_no_coefficients() -> None:
     assert coefficients(Policy(), 3, []) == []
 
@@ -123,32 +162,38 @@ policies = st.builds(
     staleness_grace=st.integers(0, 10),
     importance=st.sampled_from(["uniform", "examples", "capped"]),
     importance_cap=st.integers(1, 10**6),
+    balance=st.sampled_from(["contributions", "contributors"]),
+    balance_limit=st.integers(1, 60),
     server_learning_rate=st.floats(1e-3, 10),
 )
+names = st.sampled_from("abcd")
 members = st.lists(
-    st.builds(contribution, st.integers(0, 50), st.integers(0, 10**9)), min_size=1, max_size=20
+    st.builds(contribution, st.integers(0, 50), st.integers(0, 10**9), names),
+    min_size=1,
+    max_size=20,
 )
+histories = st.dictionaries(names, st.integers(1, 50))
 
 
 @settings(deadline=None)
-@given(policies, members)
+@given(policies, members, histories)
 def test_coefficients_sum_to_the_server_learning_rate(
-    policy: Policy, contributions: list[Contribution]
+    policy: Policy, contributions: list[Contribution], served: dict[str, int]
 ) -> None:
-    found = coefficients(policy, 50, contributions)
+    found = coefficients(policy, 50, contributions, served)
     assert all(coefficient >= 0 for coefficient in found)
     assert math.fsum(found) == pytest.approx(policy.server_learning_rate, rel=1e-12)
 
 
 @settings(deadline=None)
-@given(policies, members, st.randoms())
+@given(policies, members, histories, st.randoms())
 def test_coefficients_do_not_depend_on_the_order(
-    policy: Policy, contributions: list[Contribution], random: Any
+    policy: Policy, contributions: list[Contribution], served: dict[str, int], random: Any
 ) -> None:
     order = list(range(len(contributions)))
     random.shuffle(order)
-    found = coefficients(policy, 50, contributions)
+    found = coefficients(policy, 50, contributions, served)
 
-    shuffled = coefficients(policy, 50, [contributions[index] for index in order])
+    shuffled = coefficients(policy, 50, [contributions[index] for index in order], served)
 
     assert shuffled == [found[index] for index in order]
