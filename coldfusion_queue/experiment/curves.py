@@ -68,7 +68,7 @@ def _lines(
     from matplotlib import colormaps
 
     place = 1 if by_time else 0
-    axes.set_prop_cycle(color=colormaps["tab20"].colors)  # each dataset's own
+    axes.set_prop_cycle(color=colormaps["tab20"](range(20)))  # each dataset has its own
     for dataset in results.experiment.datasets:
         curve = results.curve(COLD, _KIND, is_seen=is_seen, dataset=dataset)
         if len(curve) > 1:
