@@ -117,7 +117,7 @@ class Results:
     ) -> Estimate | None:
         """Mean over datasets, of each of which the mean over seeds and folds counts once.
 
-        The error is that over seeds and folds, if there are several: of the means over datasets.
+        The error is that of the means over datasets, see ``_over_runs``.
         """
         rows = [
             row
@@ -130,13 +130,7 @@ class Results:
         ]
         if not each:
             return None
-        runs = dict.fromkeys((row.seed, row.fold) for row in rows)
-        over_runs = Estimate.of(
-            fmean(
-                row.score for row in rows if (row.seed, row.fold) == run and row.score is not None
-            )
-            for run in runs
-        )
+        over_runs = _over_runs(rows)
         return Estimate(fmean(each), over_runs.error if over_runs else None, len(each))
 
     def gain(
@@ -164,7 +158,7 @@ class Results:
         return Estimate.of(gains)
 
     def curve(self, column: str, kind: str, *, is_seen: bool, dataset: str | None = None) -> Curve:
-        """Means over datasets after each fusion, with their errors over seeds and folds.
+        """Means over datasets after each fusion, with their errors, see ``_over_runs``.
 
         Begins with the pretrained model, measured on the same datasets.
 
@@ -186,15 +180,7 @@ class Results:
         found = [] if start is None else [(0, 0.0, start)]
         for iteration in sorted({row.iteration for row in rows}):
             here = [row for row in rows if row.iteration == iteration]
-            runs = dict.fromkeys((row.seed, row.fold) for row in here)
-            estimate = Estimate.of(
-                fmean(
-                    row.score
-                    for row in here
-                    if (row.seed, row.fold) == run and row.score is not None
-                )
-                for run in runs
-            )
+            estimate = _over_runs(here)
             if estimate is not None:
                 found.append((iteration, fmean(row.time for row in here), estimate))
         return found
@@ -218,3 +204,22 @@ class Results:
             for row in self.of(column, kind, is_seen=is_seen)
             if row.score is not None
         }
+
+
+def _over_runs(rows: Sequence[Row]) -> Estimate | None:
+    """Mean over runs of the means over datasets.
+
+    A run is a seed and a fold, or a seed where the folds are not of the same datasets: how much
+    those differ from each other says nothing of the base.
+    """
+    scored = [row for row in rows if row.score is not None]
+    by_fold: dict[object, list[Row]] = {}
+    by_seed: dict[object, list[Row]] = {}
+    for row in scored:
+        by_fold.setdefault((row.seed, row.fold), []).append(row)
+        by_seed.setdefault(row.seed, []).append(row)
+    datasets = {frozenset(row.dataset for row in run) for run in by_fold.values()}
+    runs = by_fold if len(datasets) == 1 else by_seed
+    return Estimate.of(
+        fmean(row.score for row in run if row.score is not None) for run in runs.values()
+    )

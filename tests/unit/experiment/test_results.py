@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +158,25 @@ def test_folds_take_the_same_pretrained_numbers(results: Results) -> None:
     found = Results(EXPERIMENT, rows, (), 0).gain("cold", "frozen", SEEN, is_seen=True)
 
     check(found, expected.mean(), deviation_of_mean(expected))
+
+
+def test_folds_of_other_datasets_are_one_run_of_a_seed() -> None:
+    # One fold measures dataset one, the other dataset two, which differ by twenty points.
+    rows = tuple(
+        replace(row("cold", name, seed, iteration), fold=fold)
+        for fold, name in ((1, "one"), (2, "two"))
+        for seed in SEEDS
+        for iteration in (1, 2)
+    )
+    found = Results(EXPERIMENT, rows, (), 0)
+    of_seeds = [
+        np.mean([score_of("cold", name, seed, 2) for name in ("one", "two")]) for seed in SEEDS
+    ]
+
+    mean = found.mean_score("cold", "frozen", ["one", "two"], is_seen=True)
+    assert mean is not None
+    assert mean.mean == pytest.approx(np.mean(of_seeds))
+    assert mean.error == pytest.approx(np.std(of_seeds, ddof=1) / math.sqrt(len(SEEDS)))
 
 
 def test_a_curve_begins_with_the_pretrained_model_on_the_same_datasets(results: Results) -> None:
