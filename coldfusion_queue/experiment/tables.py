@@ -17,7 +17,8 @@ Table = tuple[str, list[str], list[list[str]]]
 
 _NOTE = """\
 Scores are in percent, ± is a standard error: of a score over seeds and folds, of a gain over pairs
-of a dataset and a run (seed and fold), each pair counted once. Numbers are of the last base version
+of a dataset and a run (seed and fold), each pair counted once, of a mean over datasets over seeds
+alone where the folds are not of the same datasets. Numbers are of the last base version
 of an arm. Every number, with the repository and the evaluation that it was recorded under, is in
 `results.json`.
 """
