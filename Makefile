@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help demo experiment check test soak test-model bench-protocol bench-fusion bench-finetune \
-  bench-between bench-peers format lock clean
+  bench-between bench-peers images test-images format lock clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,13 +58,19 @@ bench-peers: $(STAMP)  ## The same beside mergekit, which gets an environment of
 bench-between: $(STAMP)  ## How long a worker's device is idle between two turns.
 	$(BIN)/python -m benchmarks.between
 
+images:  ## Build the container images with docker, podman or buildah.
+	$(PYTHON) deploy/build_images.py
+
+test-images: $(STAMP)  ## Build the CPU image from nothing and run it as a cluster would; needs root.
+	$(BIN)/python -m pytest tests/images --timeout 3600
+
 format: $(STAMP)  ## Rewrite the code in the project's format.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 lock:  ## Write constraints.txt anew from a fresh environment.
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check '.[test]' 'torch==2.13.0'
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check '.[test]' 'torch==2.13.0' hatchling
 	{ sed -n '/^#/p' constraints.txt; \
 	  .venv-lock/bin/python -m pip freeze --exclude coldfusion-queue | grep -v ' @ ' \
 	  | sed 's/+cpu//'; } > constraints.new
