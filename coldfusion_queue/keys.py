@@ -42,13 +42,17 @@ Redis keys, none of which holds anything that cannot be rebuilt::
     coldfusion:<repository>:progress:<submission_id>  string, expires: JSON of the last report
     coldfusion:<repository>:sites                  set: sites that turns were sent to
     finetune.<site>.online                         string, expires: a worker of the site is there
+    coldfusion:pools                               set: pools that finetune workers are in
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["ObjectKeys", "RedisKeys", "site_presence"]
+__all__ = ["POOLS", "ObjectKeys", "RedisKeys", "site_presence"]
+
+#: Redis key of the pools that finetune workers are in; a pool serves all repositories.
+POOLS = "coldfusion:pools"
 
 
 @dataclass(frozen=True)

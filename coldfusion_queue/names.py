@@ -50,15 +50,15 @@ def check_name(what: str, name: str) -> str:
     return name
 
 
-def check_site(name: str) -> str:
-    """Return ``name`` if it can be a site's: it becomes part of the name of a queue.
+def check_site(name: str, what: str = "site") -> str:
+    """Return ``name`` if it can be a site's or a pool's: it becomes part of keys of the broker.
 
     Raises:
         UsageError: the name holds anything but the allowed characters.
     """
     if not _SITE.fullmatch(name):
         expected = "1 to 63 lower-case letters, digits or '-', with a letter or digit at either end"
-        raise UsageError("site name", name, expected)
+        raise UsageError(f"{what} name", name, expected)
     return name
 
 

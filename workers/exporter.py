@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable
 
 import redis
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
@@ -24,6 +24,8 @@ from coldfusion_queue.queue.connection import broker_errors, connect_redis
 from coldfusion_queue.queue.sites import finetune_queues
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings
+from workers.health import PULSE_SECONDS, Health, broker_check, store_check
+from workers.serving import serve
 from workers.starting import prepare
 
 __all__ = ["RepositoryCollector", "main"]
@@ -74,11 +76,15 @@ def main() -> None:
         raise SystemExit("the exporter serves nothing else: COLDFUSION_METRICS_PORT cannot be 0")
     registry = CollectorRegistry()
     registry.register(RepositoryCollector(settings))
-    start_http_server(settings.metrics_port, settings.metrics_host, registry)
-    stop = threading.Event()
+    broker, stop = broker_check(settings), threading.Event()
+    checks = [("broker", broker), ("store", store_check(settings))]
+    health = Health(broker, checks, stop.is_set)
+    health.pulse()
+    serve(settings, registry, health)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    stop.wait()
+    while not stop.wait(PULSE_SECONDS):
+        health.pulse()
 
 
 if __name__ == "__main__":

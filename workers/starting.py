@@ -1,4 +1,4 @@
-"""What every process does before it works: settings, logs, checks and ``/metrics``."""
+"""What every process does before it works: settings, logs, checks, metrics and probes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ import tempfile
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from coldfusion_queue.errors import ColdFusionError, DeviceLostError, NotFoundError, RetryableError
 from coldfusion_queue.logs import configure_logs
 from coldfusion_queue.settings import Settings, load_settings
 from coldfusion_queue.store import Store, check_conditional_writes
 
-__all__ = ["check_store", "keep_from_cleaners", "prepare", "run_worker"]
+if TYPE_CHECKING:
+    from workers.health import Health
+
+__all__ = ["check_broker", "check_store", "keep_from_cleaners", "prepare", "run_worker"]
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +62,23 @@ def check_store(settings: Settings) -> None:
         raise SystemExit(error.exit_code) from None
 
 
+def check_broker(settings: Settings) -> None:
+    """Refuse a Redis Cluster, and wrong credentials; a broker that is not there yet may come.
+
+    Raises:
+        SystemExit: the broker cannot be used; the exit code is the error's.
+    """
+    from coldfusion_queue.queue import server
+
+    try:
+        server.check_broker(settings)
+    except RetryableError as error:
+        log.warning("broker not checked: %s", error, extra={"event": "broker_unchecked"})
+    except ColdFusionError as error:
+        log.error("%s", error, extra={"event": "broker_refused"})
+        raise SystemExit(error.exit_code) from None
+
+
 def run_worker(
     settings: Settings,
     queues: Sequence[str],
@@ -81,10 +102,9 @@ def run_worker(
         keep_from_cleaners(directory)
         # The pool's children write their metrics there; read by the server in this process.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
-        _serve_metrics(settings)
         from celery.signals import worker_process_init, worker_ready
 
-        from coldfusion_queue.queue.app import make_app
+        from coldfusion_queue.queue.app import FINETUNE_QUEUE, make_app
         from coldfusion_queue.queue.presence import announcing_step
         from coldfusion_queue.queue.process import this_process
         from coldfusion_queue.queue.reconnecting import mend_reconnecting
@@ -92,15 +112,18 @@ def run_worker(
         from coldfusion_queue.queue.slots import open_slots
         from coldfusion_queue.queue.stopping import remember_this_worker, stop_gently_on_signals
         from coldfusion_queue.queue.taking import taking_step
+        from workers.health import pulse_step
 
         remember_this_worker()
         mend_reconnecting()
-        app = make_app(settings)
+        health = _serve(settings)
+        app = make_app(settings, FINETUNE_QUEUE if has_device else queues[0])
         app.conf.worker_proc_alive_timeout = _CHILD_READY_SECONDS
         app.steps["consumer"].add(renewing_step(settings))
-        if settings.site is not None:
-            app.steps["consumer"].add(announcing_step(settings, settings.site))
-
+        app.steps["consumer"].add(pulse_step(health))
+        announcing = announcing_step(settings) if has_device else None
+        if announcing is not None:
+            app.steps["consumer"].add(announcing)
         if has_device:
             slots = open_slots(Path(directory), num_children, settings.prepare_ahead_seconds)
             app.steps["consumer"].add(taking_step(slots, queues[0]))
@@ -111,7 +134,8 @@ def run_worker(
                 _prepare_for_finetunes(settings)
 
         def ready(**_: object) -> None:
-            stop_gently_on_signals(settings.soft_shutdown_seconds)
+            health.pulse()
+            stop_gently_on_signals(settings.soft_shutdown_seconds, settings.drain_seconds)
             for task in first_tasks:
                 app.send_task(task, args=(settings.repository,))
 
@@ -155,12 +179,19 @@ def keep_from_cleaners(directory: str) -> None:
     fcntl.flock(os.open(directory, os.O_RDONLY), fcntl.LOCK_SH)
 
 
-def _serve_metrics(settings: Settings) -> None:
-    if settings.metrics_port == 0:
-        return
-    from prometheus_client import CollectorRegistry, start_http_server
+def _serve(settings: Settings) -> Health:
+    # After ``PROMETHEUS_MULTIPROC_DIR`` is set, and all that the server's threads will need is
+    # imported here: a fork must not find one of them in the middle of an import.
+    from prometheus_client import CollectorRegistry
     from prometheus_client.multiprocess import MultiProcessCollector
 
+    from coldfusion_queue.queue.stopping import is_closing
+    from workers.health import Health, broker_check, store_check
+    from workers.serving import serve
+
+    broker = broker_check(settings)
+    health = Health(broker, [("broker", broker), ("store", store_check(settings))], is_closing)
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    start_http_server(settings.metrics_port, settings.metrics_host, registry)
+    serve(settings, registry, health)
+    return health

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from coldfusion_queue.local.processes import ProcessRecord, is_running, stop
 from coldfusion_queue.local.seaweed import S3Server
-from coldfusion_queue.local.starting import WITHOUT_METRICS, StackStart
+from coldfusion_queue.local.starting import StackStart
 from coldfusion_queue.local.state import StackState, connection_variables, write_private
 from coldfusion_queue.local.valkey import ValkeyServer
 from coldfusion_queue.settings import ENV_PREFIX, Settings, load_settings
@@ -145,9 +145,7 @@ class LocalStack:
                 pid=record.pid,
                 running=is_running(record),
                 log=Path(record.log),
-                metrics_port=None
-                if record.name in WITHOUT_METRICS
-                else state.metrics_ports.get(record.name),
+                metrics_port=state.metrics_ports.get(record.name),
             )
             for record in records
         ]

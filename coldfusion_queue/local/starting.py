@@ -17,11 +17,10 @@ from coldfusion_queue.local.servers import Server
 from coldfusion_queue.local.state import StackState, write_private
 from coldfusion_queue.local.valkey import ValkeyServer
 
-__all__ = ["WITHOUT_METRICS", "StackStart"]
+__all__ = ["StackStart"]
 
 # Variables of the person's environment that may name another store or broker.
-_CONNECTION_PREFIXES = ("COLDFUSION_S3_", "COLDFUSION_BROKER_")
-WITHOUT_METRICS = frozenset({"beat"})
+_CONNECTION_PREFIXES = ("COLDFUSION_S3_", "COLDFUSION_BROKER_", "COLDFUSION_SECRETS_DIR")
 
 S = TypeVar("S", bound=Server)
 
@@ -91,8 +90,7 @@ class StackStart:
             if known is None or not is_running(known):
                 command = [sys.executable, "-m", *arguments]
                 new.append(self._work(name, command, {**environment, **own, **connection}))
-        ports = self._state.metrics_ports
-        wait_for_ports(new, {name: ports[name] for name in ports if name not in WITHOUT_METRICS})
+        wait_for_ports(new, self._state.metrics_ports)
 
     def _serve(self, server: S) -> S:
         known = self._state.processes.get(server.name)

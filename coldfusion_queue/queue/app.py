@@ -4,18 +4,19 @@ Late acknowledgement and messages that are renewed while their worker lives (``r
 is handed to another worker when its worker is gone, and never while it still runs. There is no
 result backend; the outcome of a task is a record in the object store.
 
-The turns of a site are on a queue of their own, and its workers note what they took under a key of
-their own: they never put back what other workers took, nor others what they did.
+The turns of a site are on a queue of their own. Workers note what they took under a key that only
+workers of the same queue, pool and site have: they put back nothing that others took, and how many
+tasks a pool is at is the length of one hash, by which it can be scaled.
 """
 
 from __future__ import annotations
 
-import ssl
 from typing import Any
 
 from celery import Celery
 from kombu import Exchange, Queue
 
+from coldfusion_queue.queue.broker import library_url, sentinel_options, ssl_options
 from coldfusion_queue.settings import Settings
 
 __all__ = [
@@ -37,14 +38,27 @@ def finetune_queue(site: str | None) -> Queue:
     return _queue(FINETUNE_QUEUE if site is None else f"{FINETUNE_QUEUE}.{site}")
 
 
-def unacked_key(site: str | None) -> str:
-    """Redis key of the messages that workers took and have not acknowledged."""
-    return "unacked" if site is None else f"unacked.{site}"
+def unacked_key(queue: str, *, pool: str | None = None, site: str | None = None) -> str:
+    """Redis key of the messages that workers took and have not acknowledged.
+
+    Args:
+        queue: the queue that they consume.
+        pool: of the finetune workers; None if they are in none.
+        site: of the finetune workers; a site's workers share one key, whatever their pool.
+    """
+    if site is not None:
+        return f"unacked.{site}"
+    return f"unacked:{queue}" if pool is None else f"unacked:{queue}:{pool}"
 
 
-def make_app(settings: Settings) -> Celery:
-    """Make the application that workers, beat and senders share; nothing is connected yet."""
-    app = Celery("coldfusion", broker=settings.broker_url.get_secret_value())
+def make_app(settings: Settings, queue: str = FINETUNE_QUEUE) -> Celery:
+    """Make the application that workers, beat and senders share; nothing is connected yet.
+
+    Args:
+        settings: of this process.
+        queue: the one that it consumes, if it is a worker.
+    """
+    app = Celery("coldfusion", broker=library_url(settings))
     app.conf.update(
         accept_content=["json"],
         task_serializer="json",
@@ -73,9 +87,9 @@ def make_app(settings: Settings) -> Celery:
         worker_redirect_stdouts=False,
         broker_connection_retry_on_startup=True,
         broker_connection_timeout=settings.broker_connect_timeout_seconds,
-        broker_transport_options=_transport_options(settings),
+        broker_transport_options=_transport_options(settings, queue),
         visibility_timeout=_visibility_timeout(settings),
-        broker_use_ssl=_ssl_options(settings),
+        broker_use_ssl=ssl_options(settings),
         timezone="UTC",
         task_annotations=_time_limits(settings),
         imports=("coldfusion_queue.queue.tasks",),
@@ -115,29 +129,23 @@ def _visibility_timeout(settings: Settings) -> float:
     return settings.lease_seconds * 2 / 3
 
 
-def _transport_options(settings: Settings) -> dict[str, Any]:
+def _transport_options(settings: Settings, queue: str) -> dict[str, Any]:
+    pool = settings.pool if queue == FINETUNE_QUEUE else None
+    unacked = unacked_key(queue, pool=pool, site=settings.site)
     return {
         "visibility_timeout": _visibility_timeout(settings),
         # How often a worker looks for messages of dead ones, and how long it may take over it.
         "unacked_restore_interval": settings.lease_seconds / 6,
         "unacked_restore_throttle": 1,
         "unacked_mutex_expire": settings.lease_seconds / 6,
-        "unacked_key": unacked_key(settings.site),
-        "unacked_index_key": f"{unacked_key(settings.site)}_index",
-        "unacked_mutex_key": f"{unacked_key(settings.site)}_mutex",
+        "unacked_key": unacked,
+        "unacked_index_key": f"{unacked}_index",
+        "unacked_mutex_key": f"{unacked}_mutex",
         "socket_keepalive": True,
         "socket_connect_timeout": settings.broker_connect_timeout_seconds,
         "health_check_interval": 25,
+        **sentinel_options(settings),
     }
-
-
-def _ssl_options(settings: Settings) -> dict[str, Any] | None:
-    if not settings.broker_url.get_secret_value().startswith("rediss://"):
-        return None
-    options: dict[str, Any] = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
-    if settings.broker_ca_file is not None:
-        options["ssl_ca_certs"] = str(settings.broker_ca_file)
-    return options
 
 
 def _beat_schedule(settings: Settings) -> dict[str, Any]:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import redis
 from kombu.exceptions import OperationalError
+from redis.sentinel import MasterNotFoundError, Sentinel
 
+from coldfusion_queue.broker_url import SentinelUrl, is_sentinel, masked_url
 from coldfusion_queue.errors import AccessDeniedError, BrokerUnavailableError
-from coldfusion_queue.settings import Settings, masked_url
+from coldfusion_queue.queue.broker import sentinel_connections, ssl_options
+from coldfusion_queue.settings import Settings
 
 __all__ = ["broker_errors", "connect_redis"]
+
+#: One of these is in the reason if the credentials were refused.
+_DENIED = ("NOAUTH", "WRONGPASS", "NOPERM", "invalid username", redis.AuthenticationError.__name__)
 
 
 def connect_redis(settings: Settings) -> redis.Redis:
@@ -24,9 +31,27 @@ def connect_redis(settings: Settings) -> redis.Redis:
         "health_check_interval": 25,
         "decode_responses": True,
     }
+    if is_sentinel(url):
+        return _behind_sentinel(settings, SentinelUrl.parse(url), options)
     if url.startswith("rediss://") and settings.broker_ca_file is not None:
         options["ssl_ca_certs"] = str(settings.broker_ca_file)
     client: redis.Redis = redis.Redis.from_url(url, **options)
+    return client
+
+
+def _behind_sentinel(settings: Settings, url: SentinelUrl, options: dict[str, Any]) -> redis.Redis:
+    """A client that asks the Sentinels for the server whenever it connects."""
+    encrypted = ssl_options(settings)
+    if encrypted is not None:
+        options = {**options, "ssl": True, **encrypted}
+    sentinel = Sentinel(url.sentinels, sentinel_kwargs=sentinel_connections(settings))  # type: ignore[no-untyped-call]
+    client: redis.Redis = sentinel.master_for(  # type: ignore[no-untyped-call]
+        str(settings.broker_sentinel_master),
+        username=url.username,
+        password=url.password,
+        db=url.db,
+        **options,
+    )
     return client
 
 
@@ -43,10 +68,34 @@ def broker_errors(settings: Settings) -> Iterator[None]:
     except (redis.RedisError, OperationalError, OSError) as error:
         url = masked_url(settings.broker_url)
         cause = error.__cause__ or error
-        reason = next(iter(str(cause).splitlines()), type(cause).__name__)
+        reason = _reason(cause)
         denied = isinstance(error, redis.AuthenticationError) or any(
-            mark in reason for mark in ("NOAUTH", "WRONGPASS", "NOPERM", "invalid username")
+            mark in reason for mark in _DENIED
         )
         if denied:
-            raise AccessDeniedError(f"broker {url}", reason, "COLDFUSION_BROKER_URL") from error
+            raise AccessDeniedError(f"broker {url}", reason, _credentials(settings)) from error
         raise BrokerUnavailableError(url, reason) from error
+
+
+def _reason(cause: BaseException) -> str:
+    text = str(cause)
+    if isinstance(cause, MasterNotFoundError):
+        # It shows each Sentinel's client with all of its options, and then what went wrong.
+        failures = sorted(set(re.findall(r"\)> - (?:\w+:)?(\w+)", text)))
+        if failures:
+            return f"no Sentinel says where it is: {', '.join(failures)}"
+        known = text.partition(" : ")[0]
+        return f"{known}, which is the name in COLDFUSION_BROKER_SENTINEL_MASTER"
+    return next(iter(text.splitlines()), type(cause).__name__)
+
+
+def _credentials(settings: Settings) -> str:
+    """Names of the variables that hold the credentials."""
+    names = ["COLDFUSION_BROKER_URL"]
+    if settings.broker_username is not None:
+        names = ["COLDFUSION_BROKER_USERNAME", "COLDFUSION_BROKER_PASSWORD"]
+    elif settings.broker_password is not None:
+        names = ["COLDFUSION_BROKER_PASSWORD"]
+    if is_sentinel(settings.broker_url.get_secret_value()):
+        names.append("COLDFUSION_BROKER_SENTINEL_PASSWORD")
+    return ", ".join(names[:-1]) + " and " * (len(names) > 1) + names[-1]

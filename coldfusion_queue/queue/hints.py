@@ -15,9 +15,9 @@ import redis
 
 from coldfusion_queue.keys import RedisKeys
 from coldfusion_queue.names import contribution_id, is_contribution_id
-from coldfusion_queue.queue.app import EVALUATION_QUEUE, finetune_queue, unacked_key
+from coldfusion_queue.queue.app import EVALUATION_QUEUE, unacked_key
 from coldfusion_queue.queue.connection import broker_errors
-from coldfusion_queue.queue.sites import known_sites
+from coldfusion_queue.queue.sites import finetune_queues, unacked_finetunes
 from coldfusion_queue.settings import Settings
 
 __all__ = ["KEPT_SECONDS", "MARK_UNLESS_ANOTHER_RUNS", "UNLESS_ANOTHER_RUNS", "TurnHints"]
@@ -123,16 +123,17 @@ class TurnHints:
 
     def _queued(self) -> set[str]:
         """Ids of all that is on a queue or with a worker."""
-        sites = [None, *known_sites(self._client, self._keys)]
+        queues = [*finetune_queues(self._client, self._keys), EVALUATION_QUEUE]
+        hashes = [*unacked_finetunes(self._client, self._keys), unacked_key(EVALUATION_QUEUE)]
         # At one moment: a message that moves in between, either way, would be seen nowhere.
         with self._client.pipeline(transaction=True) as pipeline:
-            for site in sites:
-                pipeline.lrange(finetune_queue(site).name, 0, -1)
-                pipeline.hvals(unacked_key(site))
-            pipeline.lrange(EVALUATION_QUEUE, 0, -1)
+            for queue in queues:
+                pipeline.lrange(queue, 0, -1)
+            for taken in hashes:
+                pipeline.hvals(taken)
             found = cast("list[list[str]]", pipeline.execute())
-        messages = [json.loads(item) for waiting in found[::2] for item in waiting]
-        messages += [json.loads(item)[0] for taken in found[1::2] for item in taken]
+        messages = [json.loads(item) for waiting in found[: len(queues)] for item in waiting]
+        messages += [json.loads(item)[0] for values in found[len(queues) :] for item in values]
         return {name for message in messages if (name := self._name_of(message)) is not None}
 
     def _name_of(self, message: dict[str, object]) -> str | None:

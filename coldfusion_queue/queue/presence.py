@@ -1,6 +1,7 @@
-"""A site's worker says that it is there: a key in Redis that its event loop renews.
+"""A worker says to which site or pool it belongs: a key in Redis that its event loop renews.
 
-Other workers answer Celery's remote control. A site's does not, and publishes no events: then
+A pool's name stays when its workers are gone, because messages that they had may be left. Other
+workers answer Celery's remote control. A site's does not, and publishes no events: then
 nobody outside can command it, and its credentials need no channel on which others are commanded.
 """
 
@@ -13,7 +14,7 @@ import redis
 from celery import bootsteps
 from kombu.asynchronous.timer import Entry
 
-from coldfusion_queue.keys import site_presence
+from coldfusion_queue.keys import POOLS, site_presence
 from coldfusion_queue.queue.connection import connect_redis
 from coldfusion_queue.settings import Settings
 
@@ -27,18 +28,28 @@ def is_present(client: redis.Redis, site: str) -> bool:
     return bool(client.exists(site_presence(site)))
 
 
-def announcing_step(settings: Settings, site: str) -> type[bootsteps.StartStopStep]:
-    """A step of Celery's consumer that renews the site's key at a sixth of the lease."""
+def announcing_step(settings: Settings) -> type[bootsteps.StartStopStep] | None:
+    """A step of Celery's consumer that says where this worker belongs, at a sixth of the lease.
+
+    Returns:
+        None if it belongs to no site and no pool.
+    """
     client = connect_redis(settings)
+    site, pool = settings.site, settings.pool
+    if site is None and pool is None:
+        return None
 
     def announce() -> None:
         try:
-            client.set(site_presence(site), "", ex=settings.lease_seconds)
-        except redis.RedisError as error:  # for people only: the worker goes on without it
+            if site is not None:
+                client.set(site_presence(site), "", ex=settings.lease_seconds)
+            elif pool is not None:
+                client.sadd(POOLS, pool)
+        except redis.RedisError as error:  # the consumer finds out too, and reconnects
             log.warning("presence not renewed: %s", error, extra={"event": "renewal_failed"})
 
-    class AnnounceSite(bootsteps.StartStopStep):  # type: ignore[misc]
-        """Announces when the worker is ready, and from then on."""
+    class Announce(bootsteps.StartStopStep):  # type: ignore[misc]
+        """Announces when the worker is ready, before its loop takes anything, and from then on."""
 
         requires = ("celery.worker.consumer.tasks:Tasks",)
         _timer: Entry | None = None
@@ -53,4 +64,4 @@ def announcing_step(settings: Settings, site: str) -> type[bootsteps.StartStopSt
                 self._timer.cancel()
                 self._timer = None
 
-    return AnnounceSite
+    return Announce

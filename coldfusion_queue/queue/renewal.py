@@ -16,6 +16,7 @@ from celery import bootsteps
 from kombu.asynchronous.timer import Entry
 from redis.exceptions import RedisError
 
+from coldfusion_queue.queue.stopping import is_closing
 from coldfusion_queue.settings import Settings
 
 __all__ = ["renew", "renewing_step"]
@@ -50,7 +51,8 @@ def renewing_step(settings: Settings) -> type[bootsteps.StartStopStep]:
             )
 
         def stop(self, consumer: Any) -> None:
-            if self._timer is not None:
+            # The pool fires timers while it waits for its last tasks: these are still ours.
+            if self._timer is not None and not is_closing():
                 self._timer.cancel()
                 self._timer = None
 

@@ -4,6 +4,9 @@ The parent process gets the signal, the pool's child runs the task: one byte of 
 tells it. The child saves a checkpoint, queues its turn again and returns; the parent then
 acknowledges and ends at once. A child that does not make it in time is killed, and its message
 goes back on the queue.
+
+A worker that drains lets what runs go on for a while before it says so; it takes nothing new then,
+and what waits for the device goes back on the queue at once.
 """
 
 from __future__ import annotations
@@ -13,9 +16,11 @@ import mmap
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 
 __all__ = [
+    "is_closing",
     "is_stopping",
     "remember_this_worker",
     "stop_gently_on_signals",
@@ -26,27 +31,35 @@ log = logging.getLogger(__name__)
 
 #: Anonymous shared memory, made before the pool forks; a lock is not needed for one byte.
 _flag = mmap.mmap(-1, 1)
+_CLOSING, _STOPPING = 1, 2
 
 #: The parent of the pool; its children inherit the number.
 _worker: int | None = None
 
 
-def is_stopping() -> bool:
-    """Whether this worker was told to stop; asked in the pool's child."""
+def is_closing() -> bool:
+    """Whether this worker was told to stop, and begins nothing new."""
     return _flag[0] != 0
 
 
-def stop_gently_on_signals(grace_seconds: float) -> None:
+def is_stopping() -> bool:
+    """Whether what runs is to end now, with a checkpoint; asked in the pool's child."""
+    return _flag[0] == _STOPPING
+
+
+def stop_gently_on_signals(grace_seconds: float, drain_seconds: float = 0) -> None:
     """Go before Celery's handlers of SIGTERM and SIGINT; call it when they are installed.
 
     Celery's soft shutdown is of no use here: it tells the child nothing, and it sleeps the whole
     grace period even if the task ends at once.
 
     Args:
-        grace_seconds: after which the running task is killed and put back on the queue.
+        grace_seconds: after which the running task is killed and put back on the queue, once it
+            was told to end.
+        drain_seconds: after which it is told so.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
-        _wrap(number, grace_seconds)
+        _wrap(number, grace_seconds, drain_seconds)
 
 
 def remember_this_worker() -> None:
@@ -64,17 +77,29 @@ def stop_this_worker() -> None:
         os.kill(_worker, signal.SIGTERM)
 
 
-def _wrap(number: int, grace_seconds: float) -> None:
+def _wrap(number: int, grace_seconds: float, drain_seconds: float) -> None:
     celerys = signal.getsignal(number)
 
     def handle(signum: int, frame: FrameType | None) -> None:
-        if not is_stopping():
-            _flag[0] = 1
+        if not is_closing():
+            _flag[0] = _CLOSING
+            if drain_seconds > 0:
+                _after(drain_seconds, _stop)
+            else:
+                _stop()
             # SIGQUIT is Celery's cold shutdown: it kills the child and requeues the message.
-            timer = threading.Timer(grace_seconds, os.kill, (os.getpid(), signal.SIGQUIT))
-            timer.daemon = True
-            timer.start()
+            _after(drain_seconds + grace_seconds, os.kill, os.getpid(), signal.SIGQUIT)
         if callable(celerys):
             celerys(signum, frame)
 
     signal.signal(number, handle)
+
+
+def _stop() -> None:
+    _flag[0] = _STOPPING
+
+
+def _after(seconds: float, function: Callable[..., None], *arguments: object) -> None:
+    timer = threading.Timer(seconds, function, arguments)
+    timer.daemon = True
+    timer.start()

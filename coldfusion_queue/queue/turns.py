@@ -27,7 +27,7 @@ from coldfusion_queue.queue.leases import Lease
 from coldfusion_queue.queue.process import Process
 from coldfusion_queue.queue.reporting import LeaseLostError, TurnCancelledError, TurnReporter
 from coldfusion_queue.queue.retrying import RETRIED, backoff_seconds
-from coldfusion_queue.queue.stopping import is_stopping, stop_this_worker
+from coldfusion_queue.queue.stopping import is_closing, is_stopping, stop_this_worker
 from coldfusion_queue.records import Submission
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.residuals import Residuals
@@ -135,10 +135,13 @@ class TurnDelivery:
             self.worker,
             self.process.metrics,
         )
-        settings = self.process.settings
+        settings, slot = self.process.settings, self.process.slot
+
+        def should_stop() -> bool:
+            return is_stopping() or (is_closing() and not slot.is_held)
+
         outcome = run_turn(
-            *(repository, settings, submission, self.turn, reporter, is_stopping),
-            self.process.slot,
+            *(repository, settings, submission, self.turn, reporter, should_stop), slot
         )
         ending = "committed" if outcome.committed else "duplicate"
         self._log(f"turn_{ending}", f"turn {ending}", base_version=outcome.base_version)

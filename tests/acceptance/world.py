@@ -24,6 +24,7 @@ import redis
 from coldfusion_queue.audit import audit
 from coldfusion_queue.crash_points import CrashPoint
 from coldfusion_queue.local.processes import ProcessRecord, is_running, start, stop
+from coldfusion_queue.queue.app import unacked_key
 from coldfusion_queue.records import Decision, Policy
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings, load_settings
@@ -281,17 +282,17 @@ class World:
         What beat sends is not counted: the fusion worker may have one of those in hand any time.
         """
         turns = f"coldfusion:{self.repository.name}:turn:*"
-        unacknowledged: dict[Any, Any] = self.redis.hgetall("unacked")  # type: ignore[assignment]
+        taken: dict[Any, Any] = self.redis.hgetall(unacked_key("finetune"))  # type: ignore[assignment]
         return {
             "finetune": int(self.redis.llen("finetune")),  # type: ignore[arg-type]
-            "unacknowledged": sum(_is_finetune(item) for item in unacknowledged.values()),
+            "unacknowledged": len(taken),
             "hints": len(list(self.redis.scan_iter(turns))),
         }
 
     def is_idle(self) -> bool:
         """Whether no turn waits, is worked on or is said to be, and nobody helps with a fusion."""
         waiting: list[Any] = self.redis.lrange("fusion", 0, -1)  # type: ignore[assignment]
-        unacknowledged: list[Any] = self.redis.hvals("unacked")  # type: ignore[assignment]
+        unacknowledged: list[Any] = self.redis.hvals(unacked_key("fusion"))  # type: ignore[assignment]
         messages = [*map(json.loads, waiting), *(json.loads(item)[0] for item in unacknowledged)]
         tasks = [message["headers"]["task"] for message in messages]
         return "coldfusion.help_fusion" not in tasks and not any(self.queued().values())
@@ -432,9 +433,3 @@ def slow_training(injector: Injector, step_seconds: float = 0.15) -> Iterator[No
         yield
     finally:
         injector.disarm(CrashPoint.TURN_STEPPED)
-
-
-def _is_finetune(unacknowledged: bytes | str) -> bool:
-    """Whether what the broker holds for a worker is a turn: (message, exchange, routing key)."""
-    message, *_ = json.loads(unacknowledged)
-    return bool(message["headers"]["task"] == "coldfusion.finetune")

@@ -11,12 +11,13 @@ import redis
 
 from coldfusion_queue.keys import RedisKeys
 from coldfusion_queue.names import contribution_id
-from coldfusion_queue.queue.app import FINETUNE_QUEUE
+from coldfusion_queue.queue.app import FINETUNE_QUEUE, unacked_key
 from coldfusion_queue.queue.hints import KEPT_SECONDS
 
 __all__ = ["Broker", "Message"]
 
 _HOUR = 3600
+UNACKED = unacked_key(FINETUNE_QUEUE)
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,12 @@ class Broker:
     def take(self, message: Message, tag: str) -> None:
         """A worker has a message now, which it may have had before."""
         self._redis.lrem(FINETUNE_QUEUE, 1, message.text)
-        self._redis.hset("unacked", tag, message.as_taken())
+        self._redis.hset(UNACKED, tag, message.as_taken())
         self._taken[tag] = message
 
     def acknowledge(self, tag: str) -> None:
         """It is done with it."""
-        self._redis.hdel("unacked", tag)
+        self._redis.hdel(UNACKED, tag)
         self._taken.pop(tag, None)
 
     def wipe(self) -> None:
@@ -102,7 +103,7 @@ class Broker:
             self._redis.delete(self._keys.fusion_lock)
         for tag in self._taken.keys() - tags:
             message = self._taken.pop(tag)
-            if self._redis.hdel("unacked", tag):
+            if self._redis.hdel(UNACKED, tag):
                 self._redis.rpush(FINETUNE_QUEUE, message.text)
 
     def _all(self, beginning: str) -> list[str]:

@@ -6,16 +6,20 @@ import json
 import threading
 from datetime import UTC, datetime
 
+import pytest
 import redis
 
-from coldfusion_queue.keys import RedisKeys
+from coldfusion_queue.keys import POOLS, RedisKeys
 from coldfusion_queue.queue import tasks
+from coldfusion_queue.queue.app import unacked_key
 from coldfusion_queue.queue.connection import connect_redis
 from coldfusion_queue.queue.hints import TurnHints
 from coldfusion_queue.queue.sending import Look, TurnSender
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings
 from tests.integration.deliveries import messages
+
+UNACKED = unacked_key("finetune")
 
 
 def missing_for(client: redis.Redis, settings: Settings, name: str, seconds: float) -> None:
@@ -63,13 +67,21 @@ def test_a_turn_that_is_about_was_not_missing_however_long_ago_it_was_noted(
     assert sender.send_missing("s", 1) is Look.NOTED
 
 
+@pytest.mark.parametrize("pool", [None, "a100"])
 def test_a_message_that_is_lost_is_told_from_one_that_waits_or_is_taken(
-    sender: TurnSender, hints: TurnHints, client: redis.Redis, settings: Settings
+    pool: str | None,
+    sender: TurnSender,
+    hints: TurnHints,
+    client: redis.Redis,
+    settings: Settings,
 ) -> None:
+    if pool is not None:
+        client.sadd(POOLS, pool)
     for turn in (1, 2, 3, 4):
         sender.send("s", turn)
     newest = client.lpop("finetune")  # LPUSH puts the newest first: turn 4
-    client.hset("unacked", "tag", json.dumps([json.loads(str(newest)), "finetune", "finetune"]))
+    taken = json.dumps([json.loads(str(newest)), "finetune", "finetune"])
+    client.hset(unacked_key("finetune", pool=pool), "tag", taken)
     client.rpop("finetune")  # as a worker does that dies before it notes what it took
     assert hints.forget_lost() == []  # it may be on its way
 
@@ -95,9 +107,9 @@ def test_a_message_that_moves_to_and_fro_is_never_lost(
         own = connect_redis(settings)
         while not stop.is_set():
             with own.pipeline() as taking, own.pipeline() as putting_back:
-                taking.rpop("finetune").hset("unacked", "tag", json.dumps([message, "", ""]))
+                taking.rpop("finetune").hset(UNACKED, "tag", json.dumps([message, "", ""]))
                 taking.execute()
-                putting_back.hdel("unacked", "tag").lpush("finetune", json.dumps(message))
+                putting_back.hdel(UNACKED, "tag").lpush("finetune", json.dumps(message))
                 putting_back.execute()
 
     mover = threading.Thread(target=move)
