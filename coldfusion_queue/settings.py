@@ -1,39 +1,47 @@
 """Settings of every process, read from ``COLDFUSION_*`` environment variables.
 
-Precedence: the process environment, then the file that a running local stack leaves at
-``$COLDFUSION_HOME/stack/stack.env``, then the defaults below. What belongs to a repository and
+Precedence: the process environment, then the files of ``$COLDFUSION_SECRETS_DIR``, then the file
+that a running local stack leaves at ``$COLDFUSION_HOME/stack/stack.env``, then the defaults below.
+What belongs to a repository and
 must be the same for everybody (how many contributions make a fusion, staleness, method) is not
 here but in its policy (``records.Policy``), which lives in the ledger.
 """
 
 from __future__ import annotations
 
-import difflib
-import os
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
-from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from coldfusion_queue.broker_url import check_broker_url, has_credentials, with_credentials
 from coldfusion_queue.errors import SettingsError, UsageError
 from coldfusion_queue.names import check_name, check_site
+from coldfusion_queue.settings_checks import checked_endpoint, contradictions
+from coldfusion_queue.settings_sources import (
+    ENV_PREFIX,
+    described,
+    read_secrets,
+    stack_env_file,
+    unknown_variables,
+)
 
 __all__ = [
+    "ENV_PREFIX",
     "ContributionChoice",
     "ContributionDtype",
     "Settings",
     "load_settings",
-    "masked_url",
     "stack_env_file",
 ]
-
-ENV_PREFIX = "COLDFUSION_"
-
-# Kubernetes injects these for every Service whose name starts with "coldfusion".
-_SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT_\d+_(TCP|UDP|SCTP)(_.*)?)$")
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -62,10 +70,28 @@ class Settings(BaseSettings):
     """Name of the repository: the prefix of all its objects in the bucket. Several repositories
     can share one bucket and one broker."""
 
+    secrets_dir: Path | None = None
+    """Directory with a file for each secret, named as its variable, such as
+    ``COLDFUSION_S3_SECRET_KEY``; any setting can be given so, and variables go before files."""
+
     # --- broker -------------------------------------------------------------------------------
-    broker_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    broker_username: str | None = None
+    """User of the broker, if it is not in ``broker_url``; it needs ``broker_password``."""
+
+    broker_password: SecretStr | None = None
+    """Password of the broker, if it is not in ``broker_url``; written as it is, without ``%``."""
+
+    # After the two that its validator puts into it.
+    broker_url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), validate_default=True)
     """Redis-protocol server: ``redis://`` or ``rediss://`` (TLS), then
-    ``[[user]:password@]host:port/db``; or ``unix://``. The queue library knows no Redis Cluster."""
+    ``[[user]:password@]host:port/db``; or ``unix://``; or ``sentinel://`` or ``sentinels://`` (TLS)
+    and the Sentinels, ``[[user]:password@]host:port[,host:port...]/db``. No Redis Cluster."""
+
+    broker_sentinel_master: str | None = None
+    """Name by which the Sentinels of ``broker_url`` know the server that they watch."""
+
+    broker_sentinel_password: SecretStr | None = None
+    """Password of the Sentinels themselves, if they have one."""
 
     broker_ca_file: Path | None = None
     """PEM file of the authority that signed the broker's certificate; None trusts the system's."""
@@ -138,6 +164,9 @@ class Settings(BaseSettings):
     soft_shutdown_seconds: int = Field(25, ge=0)
     """Seconds that a worker which is told to stop gives its running task to save a checkpoint;
     then the task is killed and put back on the queue."""
+
+    drain_seconds: int = Field(0, ge=0)
+    """Seconds that it lets its running task go on before that; 0 asks for the checkpoint at once."""
 
     task_max_retries: int = Field(8, ge=0)
     """Retries of a task after an error that may pass, with backoff from 1 s to 5 min and jitter."""
@@ -227,6 +256,10 @@ class Settings(BaseSettings):
     progress_interval_seconds: Seconds = 1.0
     """Seconds between two progress reports of a running finetune."""
 
+    pool: str | None = None
+    """Pool that a finetune worker belongs to, such as the machines with one kind of GPU: the turns
+    that a pool is at are counted by themselves, so that it can be scaled by them."""
+
     # --- private data -------------------------------------------------------------------------
     site: str | None = None
     """Site that a finetune worker belongs to: it takes the turns of that site's queue and no
@@ -249,7 +282,7 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "text"] = "auto"
     """``json`` writes one object a line, ``text`` is for people; ``auto`` is text on a terminal."""
 
-    @field_validator("home", "broker_ca_file", "s3_ca_file", "site_data_dir")
+    @field_validator("home", "secrets_dir", "broker_ca_file", "s3_ca_file", "site_data_dir")
     @classmethod
     def _expand_user(cls, value: Path | None) -> Path | None:
         return value.expanduser() if value is not None else None
@@ -262,79 +295,38 @@ class Settings(BaseSettings):
         except UsageError as error:
             raise ValueError(str(error)) from None
 
-    @field_validator("site")
+    @field_validator("site", "pool")
     @classmethod
-    def _check_site(cls, value: str | None) -> str | None:
+    def _check_site(cls, value: str | None, info: ValidationInfo) -> str | None:
         try:
-            return None if value is None else check_site(value)
+            return None if value is None else check_site(value, str(info.field_name))
         except UsageError as error:
             raise ValueError(str(error)) from None
 
     @field_validator("broker_url")
     @classmethod
-    def _check_broker_url(cls, value: SecretStr) -> SecretStr:
-        # No part of the value is shown: a password can stand anywhere in a URL that is wrong.
+    def _check_broker_url(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
         url = value.get_secret_value()
-        if not url.startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("expected a URL that begins with redis://, rediss:// or unix://")
-        if not _has_valid_port(url) or "@" in urlsplit(url)._replace(netloc="").geturl():
+        check_broker_url(url)
+        username, password = info.data.get("broker_username"), info.data.get("broker_password")
+        if username is None and password is None:
+            return value
+        if has_credentials(url):
             raise ValueError(
-                "expected [[user]:password@]host:port/db; a / # ? @ : in user or password is "
-                "written as %2F %23 %3F %40 %3A"
+                "expected no user or password in it beside COLDFUSION_BROKER_USERNAME and "
+                "COLDFUSION_BROKER_PASSWORD"
             )
-        return value
+        secret = "" if password is None else password.get_secret_value()
+        return SecretStr(with_credentials(url, username, secret))
 
     @field_validator("s3_endpoint")
     @classmethod
     def _check_endpoint(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if "@" in value or parts.path.strip("/") or parts.query or parts.fragment:
-            raise ValueError("expected only scheme, host and port: no path, query or credentials")
-        if (
-            parts.scheme not in {"http", "https"}
-            or not parts.hostname
-            or not _has_valid_port(value)
-        ):
-            raise ValueError(f"got {value!r}, expected a URL such as https://s3.example.org:9000")
-        return f"{parts.scheme}://{parts.netloc}"
+        return checked_endpoint(value)
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        problems = []
-        if (self.s3_access_key is None) != (self.s3_secret_key is None):
-            problems.append(
-                "COLDFUSION_S3_ACCESS_KEY and COLDFUSION_S3_SECRET_KEY: give both or neither"
-            )
-        if self.reconcile_interval_seconds > self.lease_seconds / 6:
-            problems.append(
-                f"COLDFUSION_RECONCILE_INTERVAL_SECONDS is {self.reconcile_interval_seconds:g}, "
-                f"expected at most a sixth of COLDFUSION_LEASE_SECONDS ({self.lease_seconds}): "
-                "a dead worker's turn would be queued again too late"
-            )
-        if self.gc_grace_seconds < self.finetune_time_limit_seconds + 60:
-            problems.append(
-                f"COLDFUSION_GC_GRACE_SECONDS is {self.gc_grace_seconds}, expected at least 60 s "
-                "more than COLDFUSION_FINETUNE_TIME_LIMIT_SECONDS "
-                f"({self.finetune_time_limit_seconds}): what a finetune needs would be collected "
-                "while it still runs"
-            )
-        is_rounded = (
-            "contribution_dtype" in self.model_fields_set and self.contribution_dtype != "float32"
-        )
-        if self.contribution_form == "full" and is_rounded:
-            problems.append(
-                f"COLDFUSION_CONTRIBUTION_DTYPE is {self.contribution_dtype}, expected float32 "
-                "with COLDFUSION_CONTRIBUTION_FORM=full: a finetune changes parameters by less "
-                "than rounding would, so that most of it would be lost; upload the delta"
-            )
-        if (self.site is None) != (self.site_data_dir is None):
-            problems.append("COLDFUSION_SITE and COLDFUSION_SITE_DATA_DIR: give both or neither")
-        if self.site_data_dir is not None and not self.site_data_dir.is_dir():
-            problems.append(f"COLDFUSION_SITE_DATA_DIR: no directory at {self.site_data_dir}")
-        for name in ("s3_ca_file", "broker_ca_file"):
-            path = getattr(self, name)
-            if path is not None and not path.is_file():
-                problems.append(f"{ENV_PREFIX}{name.upper()}: no file at {path}")
+        problems = list(contradictions(self))
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -365,12 +357,6 @@ class Settings(BaseSettings):
         return self.home / "stack"
 
 
-def stack_env_file() -> Path:
-    """Path of the environment file that a running local stack leaves behind."""
-    home = os.environ.get(f"{ENV_PREFIX}HOME") or "~/.coldfusion"
-    return Path(home).expanduser() / "stack" / "stack.env"
-
-
 def load_settings(**overrides: object) -> Settings:
     """Read and validate the settings.
 
@@ -380,16 +366,19 @@ def load_settings(**overrides: object) -> Settings:
     Raises:
         SettingsError: one or more variables are wrong or unknown; names all of them.
     """
-    problems = _unknown_variables()
+    secrets, problems = read_secrets(Settings.model_fields)
+    problems.extend(unknown_variables(Settings.model_fields))
     try:
         settings = Settings(
-            _env_file=stack_env_file(), _env_file_encoding="utf-8", **cast("Any", overrides)
+            _env_file=stack_env_file(),
+            _env_file_encoding="utf-8",
+            **cast("Any", {**secrets, **overrides}),
         )
     except ValidationError as error:
         # A failed value is shown only for fields that are no secrets.
         for item in error.errors(include_url=False):
             name = ENV_PREFIX + "_".join(str(part) for part in item["loc"]).upper()
-            problems.append(_describe(name if item["loc"] else "together", item["msg"]))
+            problems.append(described(name if item["loc"] else "together", item["msg"]))
         raise SettingsError("\n".join(problems)) from None
     except OSError as error:
         problem = f"{error.filename}: {error.strerror}; it belongs to a local stack of another user"
@@ -397,44 +386,3 @@ def load_settings(**overrides: object) -> Settings:
     if problems:
         raise SettingsError("\n".join(problems))
     return settings
-
-
-def masked_url(url: SecretStr) -> str:
-    """The URL without its password, for messages and logs."""
-    parts = urlsplit(url.get_secret_value())
-    if parts.password is None:
-        return parts.geturl()
-    host = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=f"{parts.username or ''}:****@{host}").geturl()
-
-
-def _describe(name: str, message: str) -> str:
-    return f"  {name}: {message.removeprefix('Value error, ')}"
-
-
-def _unknown_variables() -> list[str]:
-    plain = [name.upper() for name in Settings.model_fields]
-    known = {ENV_PREFIX + name for name in plain}
-    problems = []
-    for name in sorted(os.environ):
-        if not name.startswith(ENV_PREFIX) or name in known or _is_service_link(name):
-            continue
-        # Without the prefix, which would make any two names alike.
-        close = difflib.get_close_matches(name.removeprefix(ENV_PREFIX), plain, n=1)
-        hint = f", did you mean {ENV_PREFIX}{close[0]}?" if close else ""
-        problems.append(_describe(name, f"no such setting{hint}"))
-    return problems
-
-
-def _is_service_link(name: str) -> bool:
-    # COLDFUSION_<SERVICE>_PORT holds a URL; with a number it is a misspelt setting of ours.
-    is_url = name.endswith("_PORT") and "://" in os.environ[name]
-    return is_url or _SERVICE_LINK.search(name) is not None
-
-
-def _has_valid_port(url: str) -> bool:
-    try:
-        urlsplit(url).port  # noqa: B018 - it is checked when it is asked for
-    except ValueError:
-        return False
-    return True

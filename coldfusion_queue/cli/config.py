@@ -47,7 +47,7 @@ def config(as_json: bool, describe: bool) -> None:
 def _values(settings: Settings) -> dict[str, object]:
     from pydantic import SecretStr
 
-    from coldfusion_queue.settings import masked_url
+    from coldfusion_queue.broker_url import masked_url
 
     values: dict[str, object] = {}
     for name, value in settings:

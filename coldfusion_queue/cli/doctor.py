@@ -80,19 +80,26 @@ def _try(check: str, examine: Callable[[], tuple[str, str]]) -> _Finding:
 
 
 def _broker(settings: Settings) -> tuple[str, str]:
+    from coldfusion_queue.broker_url import masked_url
     from coldfusion_queue.queue.connection import broker_errors, connect_redis
-    from coldfusion_queue.settings import masked_url
+    from coldfusion_queue.queue.server import read_info, refuse_cluster
 
     client = connect_redis(settings)
     with broker_errors(settings):
         started = time.monotonic()
         client.ping()
         milliseconds = 1000 * (time.monotonic() - started)
-        policy = str(client.info("memory").get("maxmemory_policy", "unknown"))
+        info = read_info(client)
     where = f"{masked_url(settings.broker_url)} answers in {milliseconds:.1f} ms"
-    if policy not in {"noeviction", "unknown"}:
-        return "note", f"{where}; maxmemory-policy is {policy}, set noeviction or tasks get lost"
-    return "ok", where
+    if info is None:
+        return "note", f"{where}; INFO is not allowed, so how it is set up could not be read"
+    refuse_cluster(settings, info)
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        where += f"; maxmemory-policy is {policy}, set noeviction or tasks get lost"
+    if str(info.get("aof_enabled", 1)) == "0":
+        where += "; appendonly is off: after a restart what is queued has to be found anew"
+    return "note" if ";" in where else "ok", where
 
 
 def _store(settings: Settings) -> tuple[str, str]:

@@ -25,6 +25,7 @@ from coldfusion_queue.audit import audit
 from coldfusion_queue.crash_points import CrashPoint
 from coldfusion_queue.local.processes import ProcessRecord, is_running, start, stop
 from coldfusion_queue.queue.app import unacked_key
+from coldfusion_queue.queue.connection import connect_redis
 from coldfusion_queue.records import Decision, Policy
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings, load_settings
@@ -89,9 +90,7 @@ class World:
         self.settings = self._settings()
         self.store = Store.open(self.settings)
         self.repository = Repository(self.store, self.settings.repository)
-        self.redis: redis.Redis = redis.Redis.from_url(
-            self.settings.broker_url.get_secret_value(), decode_responses=True
-        )
+        self.redis: redis.Redis = connect_redis(self.settings)
         self._processes: dict[str, ProcessRecord] = {}
 
     def _settings(self) -> Settings:

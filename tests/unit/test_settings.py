@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from coldfusion_queue.broker_url import masked_url
 from coldfusion_queue.errors import SettingsError
-from coldfusion_queue.settings import Settings, load_settings, masked_url, stack_env_file
+from coldfusion_queue.settings import Settings, load_settings, stack_env_file
 
 SECRET = "hunter2-s3cr3t"
 
