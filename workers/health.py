@@ -11,10 +11,9 @@ from celery import bootsteps
 from kombu.asynchronous.timer import Entry
 
 from coldfusion_queue.errors import ColdFusionError
-from coldfusion_queue.keys import ObjectKeys
 from coldfusion_queue.queue.connection import broker_errors, connect_redis
+from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings
-from coldfusion_queue.store import Store
 
 __all__ = ["PULSE_SECONDS", "Check", "Health", "broker_check", "pulse_step", "store_check"]
 
@@ -102,16 +101,15 @@ def broker_check(settings: Settings) -> Check:
 
 
 def store_check(settings: Settings) -> Check:
-    """Whether the repository's record can be read, which every role may; once, with no retry."""
+    """Whether the repository is there, in a format that this version knows; with no retry."""
     quick = {
         "s3_connect_timeout_seconds": _TIMEOUT_SECONDS,
         "s3_read_timeout_seconds": _TIMEOUT_SECONDS,
     }
-    key = ObjectKeys(settings.repository).repository_record
-    store = Store.open(settings.model_copy(update=quick), max_attempts=1)
+    own = settings.model_copy(update=quick)
 
     def check() -> None:
-        store.get(key)
+        Repository.open(own, attempts=1)
 
     return check
 

@@ -37,6 +37,9 @@ def _checked_size(context: click.Context, parameter: click.Parameter, value: str
 @click.option("--base", required=True, metavar="PATH_OR_HUB_ID", help="The pretrained model.")
 @click.option("--create-bucket", is_flag=True, help="Create the bucket if it does not exist.")
 @click.option(
+    "--if-not-exists", "may_exist", is_flag=True, help="Leave a repository that exists as it is."
+)
+@click.option(
     "--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Policy, e.g. min_contributions=4."
 )
 @click.option(
@@ -49,7 +52,12 @@ def _checked_size(context: click.Context, parameter: click.Parameter, value: str
 )
 @json_option
 def init(
-    base: str, create_bucket: bool, pairs: tuple[str, ...], max_shard_size: str, as_json: bool
+    base: str,
+    create_bucket: bool,
+    may_exist: bool,
+    pairs: tuple[str, ...],
+    max_shard_size: str,
+    as_json: bool,
 ) -> None:
     """Create the repository and publish the pretrained model as base version 0."""
     from coldfusion_queue.records import Policy
@@ -66,19 +74,26 @@ def init(
             remedy = "create it, or add --create-bucket, or set COLDFUSION_S3_BUCKET"
             raise NotFoundError("bucket", store.bucket, remedy)
         store.create_bucket()
-    if store.stat(repository.keys.repository_record) is not None:
-        remedy = "choose another COLDFUSION_REPOSITORY"
-        raise AlreadyExistsError("repository", repository.name, remedy)
     check_conditional_writes(store, f"{repository.name}/")
-    version = create_repository(
-        repository, base, policy, quiet=as_json, max_shard_size=max_shard_size
-    )
+    try:
+        if store.stat(repository.keys.repository_record) is not None:
+            remedy = "choose another COLDFUSION_REPOSITORY, or add --if-not-exists"
+            raise AlreadyExistsError("repository", repository.name, remedy)
+        version = create_repository(
+            repository, base, policy, quiet=as_json, max_shard_size=max_shard_size
+        )
+        text = f"repository {repository.name} is ready: base version 0 is {base}"
+    except AlreadyExistsError:
+        if not may_exist:
+            raise
+        version = repository.ledger.entry(0).after.base
+        text = f"repository {repository.name} exists and was left as it is"
     if as_json:
         print_json(
             {"repository": repository.name, "digest": version.digest, "files": len(version.files)}
         )
     else:
-        click.echo(f"repository {repository.name} is ready: base version 0 is {base}")
+        click.echo(text)
 
 
 def create_repository(

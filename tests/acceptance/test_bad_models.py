@@ -143,4 +143,22 @@ def test_a_repository_that_could_not_begin_can_begin_later(
     third = world.run_warm("init", "--base", tiny_model_dir, **fresh)
 
     assert second.json()["repository"] == fresh["COLDFUSION_REPOSITORY"]
-    check(third, 9, "already exists", "COLDFUSION_REPOSITORY")
+    check(third, 9, "already exists", "COLDFUSION_REPOSITORY", "--if-not-exists")
+
+
+def test_a_repository_that_exists_is_left_as_it_is_if_that_was_asked_for(
+    world: World, tiny_model_dir: Path
+) -> None:
+    fresh = {"COLDFUSION_REPOSITORY": f"{world.repository.name}-once"}
+    how = ("init", "--base", tiny_model_dir, "--if-not-exists", "--json")
+
+    first = world.run_warm(*how, **fresh)
+    objects = {
+        item.key: item.etag for item in world.store.list(f"{fresh['COLDFUSION_REPOSITORY']}/")
+    }
+    second = world.run_warm(*how, "--set", "min_contributions=3", **fresh)
+
+    assert second.json() == first.json()
+    assert objects == {
+        item.key: item.etag for item in world.store.list(f"{fresh['COLDFUSION_REPOSITORY']}/")
+    }
