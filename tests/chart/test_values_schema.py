@@ -1,0 +1,131 @@
+"""The schema of the values knows every key that the values have, and no other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+from jsonschema.validators import Draft202012Validator
+
+from tests.chart.rendering import CHART
+
+Schema = Mapping[str, Any]
+
+
+def schema() -> dict[str, Any]:
+    """The schema, with no reference followed."""
+    text = (CHART / "values.schema.json").read_text(encoding="utf-8")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def defaults() -> dict[str, Any]:
+    """The values that the chart comes with."""
+    found: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    return found
+
+
+def resolve(node: Schema, root: Schema) -> Schema:
+    """What a node refers to; keywords beside a reference count too."""
+    merged = {key: value for key, value in node.items() if key != "$ref"}
+    if "$ref" in node:
+        target: Any = root
+        for part in node["$ref"].removeprefix("#/").split("/"):
+            target = target[part]
+        merged = {**resolve(target, root), **merged}
+    return merged
+
+
+def is_named_map(node: Schema) -> bool:
+    """Whether its keys are names that the operator chooses: pools, labels, sites."""
+    return isinstance(node.get("additionalProperties"), dict) and not node.get("properties")
+
+
+def is_of_kubernetes(node: Schema) -> bool:
+    """Whether it is passed on as it is to a field whose schema is that of Kubernetes."""
+    return str(node.get("$comment", "")).startswith("Kubernetes")
+
+
+def differences(values: Any, node: Schema, root: Schema, path: str = "") -> Iterator[str]:
+    """The keys that one of the two has and the other has not."""
+    node = resolve(node, root)
+    if not isinstance(values, dict) or is_of_kubernetes(node):
+        return
+    if is_named_map(node):
+        entry = resolve(node["additionalProperties"], root)
+        for name, value in values.items():
+            yield from differences(value, entry, root, f"{path}.{name}")
+        return
+    properties = node.get("properties") or {}
+    for key in sorted(values.keys() - properties.keys()):
+        yield f"{path}.{key} is not in the schema"
+    for key in sorted(properties.keys() - values.keys()):
+        yield f"{path}.{key} is not in the values"
+    for key in values.keys() & properties.keys():
+        yield from differences(values[key], properties[key], root, f"{path}.{key}")
+
+
+def open_objects(node: Any, path: str = "#") -> Iterator[str]:
+    """Schemas of objects that would let a key with a slip of the pen pass."""
+    if isinstance(node, dict):
+        if "properties" in node or node.get("type") == "object":
+            additional = node.get("additionalProperties", True)
+            closed = additional is False or (isinstance(additional, dict) and is_named_map(node))
+            if not (closed or is_of_kubernetes(node)):
+                yield path
+        for key, value in node.items():
+            # Parts of a condition constrain an object that is closed elsewhere.
+            if key not in ("if", "then", "else", "not", "allOf", "anyOf", "oneOf", "contains"):
+                yield from open_objects(value, f"{path}/{key}")
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from open_objects(value, f"{path}/{index}")
+
+
+def test_the_schema_is_one() -> None:
+    Draft202012Validator.check_schema(schema())
+
+    assert schema()["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+
+
+def test_the_defaults_are_valid() -> None:
+    errors = Draft202012Validator(schema()).iter_errors(defaults())
+
+    assert [f"{error.json_path}: {error.message}" for error in errors] == []
+
+
+def test_values_and_schema_have_the_same_keys() -> None:
+    root = schema()
+
+    assert list(differences(defaults(), root, root)) == []
+
+
+def test_no_object_takes_keys_that_nothing_reads() -> None:
+    assert list(open_objects(schema())) == []
+
+
+def test_a_key_that_only_one_of_them_has_is_seen() -> None:
+    root = {
+        "properties": {"pools": {"additionalProperties": {"$ref": "#/$defs/pool"}}, "gone": {}},
+        "$defs": {"pool": {"properties": {"size": {}}}},
+    }
+
+    found = list(differences({"pools": {"a": {"size": 1, "sise": 2}}}, root, root))
+
+    assert found == [".gone is not in the values", ".pools.a.sise is not in the schema"]
+
+
+def test_an_open_object_is_seen() -> None:
+    root = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "open": {"type": "object"},
+            "named": {"type": "object", "additionalProperties": {"type": "string"}},
+            "affinity": {"type": "object", "$comment": "Kubernetes: Affinity"},
+        },
+    }
+
+    assert list(open_objects(root)) == ["#/properties/open"]
