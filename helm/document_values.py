@@ -59,14 +59,17 @@ def read_values(text: str) -> tuple[Entry, ...]:
 
 def _entry(key: yaml.Node, value: yaml.Node, parent: str, lines: Sequence[str]) -> Entry:
     path = f"{parent}.{key.value}" if parent else str(key.value)
-    description, default = _comment(lines, key.start_mark.line)
+    line = key.start_mark.line
+    description, default = _comment(lines, line)
     below = value.value if isinstance(value, yaml.MappingNode) else []
-    if any(_comment(lines, node.start_mark.line)[0] for node in _keys(value)):
+    # A key on the line of its parent would take the parent's comment for its own.
+    under = (node.start_mark.line for node in _keys(value) if node.start_mark.line > line)
+    if any(_comment(lines, number)[0] for number in under):
         children = tuple(_entry(name, node, path, lines) for name, node in below)
         return Entry(path, description, "", children)
     if not description:
         raise UndocumentedError(
-            f"values.yaml, line {key.start_mark.line + 1}: {path} has no description; write a "
+            f"values.yaml, line {line + 1}: {path} has no description; write a "
             f"comment that begins with `# -- ` right above it"
         )
     return Entry(path, description, default or _shown(value))

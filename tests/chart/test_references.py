@@ -13,7 +13,16 @@ from tests.chart.references import Reference, data_keys, references, selectors
 from tests.chart.rendering import Object
 
 #: Values that name what the operator has made outside the release.
-OUTSIDE = ("existing", "imagePullSecrets", "priorityClassName", "serviceAccountName")
+OUTSIDE = (
+    "baseModelClaim",
+    "caSecret",
+    "embeddedSecret",
+    "existing",
+    "priorityClassName",
+    "pullSecrets",
+    "roleSecrets",
+    "serviceAccount",
+)
 
 
 def outside_names(node: Any, inside: bool = False) -> Iterator[str]:

@@ -33,6 +33,8 @@ broker:
   # -- Passed on as it is.
   resources:
     requests: {cpu: 1}
+  # -- In one line.
+  limits: {cpu: 2}
 """
 
 
@@ -64,6 +66,7 @@ def test_each_top_level_key_is_a_section_with_its_rows(tmp_path: Path) -> None:
         "| `broker.tls.enabled` | `false` | A pipe \\| would end a cell. |\n"
         "| `broker.tls.secret` | a name from that of the release | Made by the chart. |\n"
         '| `broker.resources` | `{"requests": {"cpu": 1}}` | Passed on as it is. |\n'
+        '| `broker.limits` | `{"cpu": 2}` | In one line. |\n'
         "End.\n"
     )
 
