@@ -112,13 +112,22 @@ class Watched:
             found: tuple[str, int] = client.sentinel_get_master_addr_by_name(MASTER)  # type: ignore[assignment]
         return int(found[1])
 
+    def has_moved(self, port: int) -> bool:
+        """Whether every Sentinel names another server than the one at a port, and says it is up."""
+        for sentinel in self.sentinels:
+            with redis.Redis(HOST, sentinel, password=SENTINEL_PASSWORD) as client:
+                state: dict[str, object] = client.sentinel_master(MASTER)  # type: ignore[assignment]
+            if state["port"] == port or state["is_sdown"] or state["is_odown"]:
+                return False
+        return True
+
     def has_replica(self) -> bool:
         """Whether every Sentinel knows the others and a replica that has all of the data."""
         for port in self.sentinels:
             with redis.Redis(HOST, port, password=SENTINEL_PASSWORD) as client:
-                state = client.sentinel_master(MASTER)
+                state: dict[str, object] = client.sentinel_master(MASTER)  # type: ignore[assignment]
                 replicas = client.sentinel_slaves(MASTER)
-            if state["num-other-sentinels"] != len(self.sentinels) - 1 or not replicas:  # type: ignore[call-overload, index]
+            if state["num-other-sentinels"] != len(self.sentinels) - 1 or not replicas:
                 return False
             if replicas[0]["master-link-status"] != "ok" or replicas[0]["is_sdown"]:
                 return False

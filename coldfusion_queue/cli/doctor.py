@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 import click
 
 from coldfusion_queue.cli.common import INTERACTIVE_ATTEMPTS, console, json_option, print_json
-from coldfusion_queue.errors import ColdFusionError, NotFoundError, SettingsError
+from coldfusion_queue.errors import (
+    AccessDeniedError,
+    ColdFusionError,
+    DeviceLostError,
+    NotFoundError,
+    SettingsError,
+)
 
 if TYPE_CHECKING:
     from coldfusion_queue.settings import Settings
@@ -103,12 +109,12 @@ def _broker(settings: Settings) -> tuple[str, str]:
 
 
 def _store(settings: Settings) -> tuple[str, str]:
+    from coldfusion_queue.keys import ObjectKeys
     from coldfusion_queue.store import Store
 
     store = Store.open(settings, INTERACTIVE_ATTEMPTS)
-    if not store.bucket_exists():
-        remedy = "create it, or run 'coldfusion init --create-bucket', or set COLDFUSION_S3_BUCKET"
-        raise NotFoundError("bucket", store.bucket, remedy)
+    # Not the bucket itself: to look that up is the right to list it, which few roles need whole.
+    store.find(ObjectKeys(settings.repository).repository_record)
     return "ok", f"{store.endpoint} ({store.server_name()}), bucket {store.bucket}"
 
 
@@ -127,7 +133,10 @@ def _conditional(settings: Settings) -> tuple[str, str]:
     from coldfusion_queue.store import Store, check_conditional_writes
 
     store = Store.open(settings, INTERACTIVE_ATTEMPTS)
-    check_conditional_writes(store, f"{settings.repository}/")
+    try:
+        check_conditional_writes(store, f"{settings.repository}/")
+    except AccessDeniedError:  # a worker that may not ends, and says so
+        return "note", "not tried: these credentials may not write, and no worker can use them"
     return "ok", "of racing writers exactly one wins"
 
 
@@ -193,7 +202,10 @@ def _workers(settings: Settings) -> tuple[str, str]:
         return _site_worker(settings, settings.site)
     from coldfusion_queue.queue.app import FINETUNE_QUEUE, FUSION_QUEUE
 
-    served, names = _served(settings)
+    try:
+        served, names = _served(settings)
+    except AccessDeniedError:
+        return "note", "not asked: these credentials may not command workers"
     missing = [name for name in (FINETUNE_QUEUE, FUSION_QUEUE) if name not in served]
     if missing:
         return "note", f"no worker serves {' and '.join(missing)}; start one, or 'coldfusion up'"
@@ -207,9 +219,23 @@ def _device(settings: Settings) -> tuple[str, str]:
         return "note", "torch is not installed; only a finetune worker needs it"
     from coldfusion_queue.finetune.device import pick_device
 
-    device = pick_device(settings.device)
+    try:
+        device = pick_device(settings.device)
+    except DeviceLostError as error:
+        built = torch.version.cuda or "none: it was built without"
+        problem = f"{error.problem}: torch sees {_num_gpus()} (its CUDA is {built})"
+        raise DeviceLostError(error.device, problem) from None
     if device.type == "cuda":
         return "ok", f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
+    if settings.device == "cpu":
+        return "note", "no GPU is used, as COLDFUSION_DEVICE says"
     if device.type == "cpu":
         return "note", "no GPU on this machine: a finetune worker here would use the CPU, slowly"
     return "ok", str(device)
+
+
+def _num_gpus() -> str:
+    import torch
+
+    number = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return "no GPU" if number == 0 else "one GPU" if number == 1 else f"{number} GPUs"

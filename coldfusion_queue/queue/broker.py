@@ -42,8 +42,10 @@ def sentinel_options(settings: Settings) -> dict[str, Any]:
         "master_name": settings.broker_sentinel_master,
         "sentinel_kwargs": sentinel_connections(settings),
         # A server that another one replaced may be a machine that is gone, and not say so: without
-        # this a renewal would wait for its answer for as long as the kernel sends again.
+        # these a renewal would wait for its answer for as long as the kernel sends again, and a
+        # worker for a message twice as long as the default interval, 25 s.
         "socket_timeout": settings.broker_connect_timeout_seconds,
+        "health_check_interval": 5,
     }
 
 

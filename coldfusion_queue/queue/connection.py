@@ -84,8 +84,8 @@ def _reason(cause: BaseException) -> str:
         failures = sorted(set(re.findall(r"\)> - (?:\w+:)?(\w+)", text)))
         if failures:
             return f"no Sentinel says where it is: {', '.join(failures)}"
-        known = text.partition(" : ")[0]
-        return f"{known}, which is the name in COLDFUSION_BROKER_SENTINEL_MASTER"
+        known = text.partition(" : ")[0].replace("No master found for", "no Sentinel knows of")
+        return f"{known}, COLDFUSION_BROKER_SENTINEL_MASTER, that it is up"
     return next(iter(text.splitlines()), type(cause).__name__)
 
 
