@@ -67,7 +67,7 @@ def test_turns_go_on_when_another_server_takes_the_brokers_place(
 
     # Then both are done, and what is submitted now
     later = world.submit(data, *TURN)
-    world.wait_complete(running, waiting, later, seconds=90)
+    world.wait_complete(running, waiting, later, seconds=40)
     eventually(world.is_idle)
     assert {world.starts(name) for name in (running, waiting, later)} == {1}
     assert world.redis.hlen(unacked_key("finetune")) == 0
