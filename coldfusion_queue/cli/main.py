@@ -32,7 +32,7 @@ from coldfusion_queue.cli.stack import down, up
 from coldfusion_queue.cli.status import status
 from coldfusion_queue.cli.submit import submit
 from coldfusion_queue.disk import disk_errors
-from coldfusion_queue.errors import ColdFusionError
+from coldfusion_queue.errors import ColdFusionError, MissingExtraError
 
 __all__ = ["main", "submit_main"]
 
@@ -112,6 +112,13 @@ def _unexpected(error: Exception) -> int:
     if isinstance(error, OSError):
         _complain(f"{error.strerror or error}: {error.filename or 'unnamed file'}")
         return 1
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("coldfusion"):
+        package = (error.name or "?").partition(".")[0]
+        _complain(
+            f"this command needs the package {package!r}, which is not installed here; of the "
+            "container images, the worker image has it"
+        )
+        return MissingExtraError.exit_code
     if os.environ.get("PYTHONDEVMODE"):
         traceback.print_exc()
     _complain(
