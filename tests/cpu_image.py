@@ -68,17 +68,22 @@ def installed_modules() -> frozenset[str]:
 def block_all_but(allowed: Collection[str]) -> None:
     """From now on refuse to import what is neither allowed nor of the standard library."""
 
+    def is_blocked(name: str) -> bool:
+        top = name.partition(".")[0]
+        is_python = top in sys.stdlib_module_names or top.startswith("_sysconfigdata")
+        return not is_python and top not in allowed and top not in {"__main__", "tests"}
+
     class Blocker:
         """Asked before all others, for what is not loaded yet."""
 
         @staticmethod
         def find_spec(name: str, path: object = None, target: object = None) -> None:
-            top = name.partition(".")[0]
-            is_python = top in sys.stdlib_module_names or top.startswith("_sysconfigdata")
-            if not is_python and top not in allowed:
+            if is_blocked(name):
                 raise ModuleNotFoundError(f"{name} is not in the CPU image", name=name)
 
     sys.meta_path.insert(0, Blocker)  # type: ignore[arg-type]
+    for name in filter(is_blocked, list(sys.modules)):  # such as packaging, which is used above
+        del sys.modules[name]
 
 
 def main(argv: list[str]) -> None:
