@@ -1,0 +1,3 @@
+{{- define "coldfusion.seaweedfs.config" -}}
+{{ toJson .identities }}
+{{- end -}}
