@@ -166,7 +166,8 @@ class Settings(BaseSettings):
     then the task is killed and put back on the queue."""
 
     drain_seconds: int = Field(0, ge=0)
-    """Seconds that it lets its running task go on before that; 0 asks for the checkpoint at once."""
+    """Seconds that it lets its running task go on before that; 0 asks for the checkpoint at
+    once."""
 
     task_max_retries: int = Field(8, ge=0)
     """Retries of a task after an error that may pass, with backoff from 1 s to 5 min and jitter."""

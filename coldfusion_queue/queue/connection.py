@@ -9,6 +9,7 @@ from typing import Any
 
 import redis
 from kombu.exceptions import OperationalError
+from redis.exceptions import NoPermissionError
 from redis.sentinel import MasterNotFoundError, Sentinel
 
 from coldfusion_queue.broker_url import SentinelUrl, is_sentinel, masked_url
@@ -69,9 +70,10 @@ def broker_errors(settings: Settings) -> Iterator[None]:
         url = masked_url(settings.broker_url)
         cause = error.__cause__ or error
         reason = _reason(cause)
-        denied = isinstance(error, redis.AuthenticationError) or any(
-            mark in reason for mark in _DENIED
-        )
+        # A right that the user lacks is told in a sentence of many forms, and by the class alone.
+        refusals = (redis.AuthenticationError, NoPermissionError)
+        denied = isinstance(error, refusals) or isinstance(cause, refusals)
+        denied = denied or any(mark in reason for mark in _DENIED)
         if denied:
             raise AccessDeniedError(f"broker {url}", reason, _credentials(settings)) from error
         raise BrokerUnavailableError(url, reason) from error
