@@ -49,8 +49,9 @@
 {{- end -}}
 
 {{/* Sources of the volume with a role's secrets, as YAML list; empty if it needs none. Each file is named as
-     the setting that it holds. Arguments: root, role. */}}
+     the setting that it holds. Arguments: root, role ("none" has no secrets). */}}
 {{- define "coldfusion.secretSources" -}}
+{{- if ne .role "none" -}}
 {{- $values := .root.Values -}}
 {{- $broker := $values.broker.external -}}
 {{- $store := $values.objectStore.external -}}
@@ -93,4 +94,5 @@
 {{- end }}
 {{- end }}
 {{- end }}
+{{- end -}}
 {{- end -}}
