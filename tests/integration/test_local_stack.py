@@ -215,6 +215,9 @@ def test_workers_get_the_connection_and_ports_of_their_own(
     monkeypatch.setenv("COLDFUSION_BROKER_URL", "rediss://elsewhere.example.org/0")
     monkeypatch.setenv("COLDFUSION_S3_ENDPOINT", "https://elsewhere.example.org")
     monkeypatch.setenv("COLDFUSION_S3_SESSION_TOKEN", "elsewhere")
+    (home.parent / "secrets").mkdir()
+    (home.parent / "secrets" / "COLDFUSION_BROKER_PASSWORD").write_text("elsewhere")
+    monkeypatch.setenv("COLDFUSION_SECRETS_DIR", str(home.parent / "secrets"))
     monkeypatch.setenv("COLDFUSION_LOG_LEVEL", "WARNING")
 
     settings = stack.up(
@@ -246,7 +249,7 @@ def test_workers_get_the_connection_and_ports_of_their_own(
     for variables in seen.values():
         assert variables["COLDFUSION_BROKER_URL"] == settings.broker_url.get_secret_value()
         assert variables["COLDFUSION_S3_ENDPOINT"] == settings.s3_endpoint
-        assert "COLDFUSION_S3_SESSION_TOKEN" not in variables
+        assert not {"COLDFUSION_S3_SESSION_TOKEN", "COLDFUSION_SECRETS_DIR"} & variables.keys()
         assert variables["COLDFUSION_HOME"] == str(home)
         assert variables["COLDFUSION_REPOSITORY"] == "mine"
         assert variables["COLDFUSION_LOG_LEVEL"] == "WARNING"
