@@ -45,6 +45,17 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end }}
 {{- end -}}
 
+{{/* Labels of a pod: those of its object without the versions, which would roll workers that train and change
+     jobs, which cannot be changed. Arguments: root, component. */}}
+{{- define "coldfusion.podLabels" -}}
+{{ include "coldfusion.selector" . }}
+app.kubernetes.io/part-of: coldfusion
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
 {{- define "coldfusion.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "coldfusion.fullname" .) .Values.serviceAccount.name -}}

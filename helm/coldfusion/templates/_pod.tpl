@@ -206,7 +206,7 @@ volumes:
 {{/* Labels and annotations of a pod. Arguments: root, component, annotations. */}}
 {{- define "coldfusion.podMetadata" -}}
 labels:
-  {{- include "coldfusion.labels" . | nindent 2 }}
+  {{- include "coldfusion.podLabels" . | nindent 2 }}
 {{- with .annotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
@@ -218,6 +218,10 @@ annotations:
 {{- if .own -}}
 {{- .own -}}
 {{- else if .root.Values.priorityClasses.create -}}
-{{- printf "%s-%s-%s" .root.Release.Namespace (include "coldfusion.fullname" .root) .kind | trunc 63 | trimSuffix "-" -}}
+{{- $name := printf "%s-%s" .root.Release.Namespace (include "coldfusion.fullname" .root) -}}
+{{- if gt (len $name) 54 -}}
+  {{- $name = printf "%s-%s" ($name | trunc 47 | trimSuffix "-") (sha256sum $name | trunc 6) -}}
+{{- end -}}
+{{- printf "%s-%s" $name .kind -}}
 {{- end -}}
 {{- end -}}
