@@ -259,7 +259,7 @@ def test_workers_get_the_connection_and_ports_of_their_own(
     ports = {variables["COLDFUSION_METRICS_PORT"] for variables in seen.values()}
     assert len(ports) == 6
     shown = {str(process.metrics_port) for process in processes if process.metrics_port}
-    assert shown == ports - {seen["beat"]["COLDFUSION_METRICS_PORT"]}  # beat serves none
+    assert shown == ports
 
     # Again: what runs stays, what died comes back on its old port.
     before = pids(stack)
