@@ -68,19 +68,24 @@ def _examine() -> Iterator[_Finding]:
     yield store
     if store.state != "wrong":
         yield _try("clock", lambda: _clock(settings))
-        yield _try("conditional writes", lambda: _conditional(settings))
+        yield _try(
+            "conditional writes", lambda: _conditional(settings), "write, as workers have to"
+        )
         yield _try("repository", lambda: _repository(settings))
         if settings.site is None:  # its credentials do not reach what is measured
-            yield _try("gate", lambda: _gate(settings))
+            yield _try("gate", lambda: _gate(settings), "read what was measured")
     if broker.state != "wrong":
-        yield _try("workers", lambda: _workers(settings))
+        yield _try("workers", lambda: _workers(settings), "ask workers")
     yield _try("device", lambda: _device(settings))
 
 
-def _try(check: str, examine: Callable[[], tuple[str, str]]) -> _Finding:
+def _try(check: str, examine: Callable[[], tuple[str, str]], spared: str | None = None) -> _Finding:
+    """Examine; what some role's credentials are spared is nothing wrong if it is denied."""
     try:
         state, text = examine()
     except ColdFusionError as error:
+        if spared is not None and isinstance(error, AccessDeniedError):
+            return _Finding(check, "note", f"not checked: these credentials may not {spared}")
         return _Finding(check, "wrong", str(error), error.exit_code)
     return _Finding(check, state, text)
 
@@ -133,10 +138,7 @@ def _conditional(settings: Settings) -> tuple[str, str]:
     from coldfusion_queue.store import Store, check_conditional_writes
 
     store = Store.open(settings, INTERACTIVE_ATTEMPTS)
-    try:
-        check_conditional_writes(store, f"{settings.repository}/")
-    except AccessDeniedError:  # a worker that may not ends, and says so
-        return "note", "not tried: these credentials may not write, and no worker can use them"
+    check_conditional_writes(store, f"{settings.repository}/")
     return "ok", "of racing writers exactly one wins"
 
 
@@ -202,10 +204,7 @@ def _workers(settings: Settings) -> tuple[str, str]:
         return _site_worker(settings, settings.site)
     from coldfusion_queue.queue.app import FINETUNE_QUEUE, FUSION_QUEUE
 
-    try:
-        served, names = _served(settings)
-    except AccessDeniedError:
-        return "note", "not asked: these credentials may not command workers"
+    served, names = _served(settings)
     missing = [name for name in (FINETUNE_QUEUE, FUSION_QUEUE) if name not in served]
     if missing:
         return "note", f"no worker serves {' and '.join(missing)}; start one, or 'coldfusion up'"
