@@ -84,8 +84,9 @@ def _of_object(found: Object) -> Iterator[Reference]:
             target = spec["scaleTargetRef"]
             yield Reference(owner, target.get("kind", "Deployment"), target["name"])
         case "TriggerAuthentication":
-            for entry in spec.get("secretTargetRef") or []:
-                yield Reference(owner, "Secret", entry["name"], (entry["key"],))
+            for field, kind in (("secretTargetRef", "Secret"), ("configMapTargetRef", "ConfigMap")):
+                for entry in spec.get(field) or []:
+                    yield Reference(owner, kind, entry["name"], (entry["key"],))
         case "Ingress":
             for rule in spec.get("rules") or []:
                 for path in rule["http"]["paths"]:

@@ -137,16 +137,30 @@ def test_a_workload_has_at_most_one_autoscaler_and_then_no_replicas(
     assert scaled == set(targets)
 
 
-def test_ports_of_services_and_monitors_are_ports_of_their_pods(
-    objects: tuple[Object, ...],
-) -> None:
+def test_monitors_find_every_pod_with_metrics(objects: tuple[Object, ...]) -> None:
+    """The operator passes over pods without a port of that name."""
+    unseen = [
+        pod.name
+        for monitor in of_kind(objects, "PodMonitor")
+        for pod in pods(objects)
+        if "metrics" in _ports(pod) and not selects(monitor["spec"]["selector"], pod.labels)
+    ]
+    ports = {
+        end["port"]
+        for monitor in of_kind(objects, "PodMonitor")
+        for end in monitor["spec"]["podMetricsEndpoints"]
+    }
+
+    assert unseen == []
+    assert ports <= {"metrics"}
+
+
+def test_ports_of_services_are_ports_of_their_pods(objects: tuple[Object, ...]) -> None:
     wrong = []
     for found, selector in selectors(objects):
         wanted: set[str | int] = set()
         if found["kind"] == "Service":
             wanted = {port.get("targetPort", port["port"]) for port in found["spec"]["ports"]}
-        elif found["kind"] == "PodMonitor":
-            wanted = {end["port"] for end in found["spec"]["podMetricsEndpoints"]}
         for pod in pods(objects):
             if selects(selector, pod.labels) and (lost := wanted - _ports(pod)):
                 wrong.append(f"{identity(found)}: {pod.name} has no port {lost}")
