@@ -118,12 +118,14 @@ def test_probes_ask_what_the_processes_serve(objects: tuple[Object, ...]) -> Non
 
 
 def test_beat_and_exporter_are_one_each(objects: tuple[Object, ...]) -> None:
+    # None at all where the repository is somewhere else.
+    is_here = any(process.module == "workers.fusion_worker" for process in workers(objects))
     for module in ("workers.beat", "workers.exporter"):
         found = [process for process in workers(objects) if process.module == module]
         specs = [process.pod.owner["spec"] for process in found]
 
-        assert [spec["replicas"] for spec in specs] == [1]
-        assert [spec["strategy"]["type"] for spec in specs] == ["Recreate"]
+        assert [spec["replicas"] for spec in specs] == ([1] if is_here else [])
+        assert {spec["strategy"]["type"] for spec in specs} <= {"Recreate"}
 
 
 def test_workers_write_where_they_may(objects: tuple[Object, ...]) -> None:

@@ -1,3 +1,32 @@
+{{/* Settings by which a pool's workers know where they belong. Arguments: name, pool. */}}
+{{- define "coldfusion.poolSettings" -}}
+{{- if .pool.site -}}
+site: {{ .pool.site }}
+site_data_dir: /data
+{{- else -}}
+pool: {{ .name }}
+{{- end -}}
+{{- end -}}
+
+{{/* Volume and mount of a site's private data, as a YAML map with lists volumes and mounts. */}}
+{{- define "coldfusion.siteData" -}}
+{{- if .site -}}
+volumes:
+  - name: site-data
+    persistentVolumeClaim: {claimName: {{ .siteData.existingClaim }}, readOnly: true}
+mounts:
+  - name: site-data
+    mountPath: /data
+    readOnly: true
+    {{- with .siteData.subPath }}
+    subPath: {{ . }}
+    {{- end }}
+{{- else -}}
+volumes: []
+mounts: []
+{{- end -}}
+{{- end -}}
+
 {{/* Workers with a device: the Deployment of a pool of finetune workers, or of the evaluation workers.
      Arguments: root, component, role, module, pool (its values), settings (of the chart's own). */}}
 {{- define "coldfusion.deviceWorker" -}}
@@ -21,14 +50,7 @@
 {{- if and (not $pool.gpu.count) -}}{{- $_ := set $settings "device" "cpu" -}}{{- end -}}
 {{- $settings = merge (deepCopy $pool.settings) $settings -}}
 {{- range $name, $value := .settings -}}{{- $_ := set $settings $name $value -}}{{- end -}}
-{{- $volumes := list -}}
-{{- $mounts := list -}}
-{{- if $pool.site -}}
-  {{- $volumes = append $volumes (dict "name" "site-data" "persistentVolumeClaim" (dict "claimName" $pool.siteData.existingClaim "readOnly" true)) -}}
-  {{- $mount := dict "name" "site-data" "mountPath" "/data" "readOnly" true -}}
-  {{- with $pool.siteData.subPath -}}{{- $_ := set $mount "subPath" . -}}{{- end -}}
-  {{- $mounts = append $mounts $mount -}}
-{{- end -}}
+{{- $data := include "coldfusion.siteData" $pool | fromYaml -}}
 apiVersion: apps/v1
 kind: Deployment
 metadata:
@@ -68,8 +90,8 @@ spec:
         "scratchSize" $pool.scratchSize
         "cache" $pool.cache
         "shmSize" $pool.shmSize
-        "volumes" $volumes
-        "mounts" $mounts
+        "volumes" $data.volumes
+        "mounts" $data.mounts
         "probes" true
         "nodeSelector" $pool.nodeSelector
         "tolerations" $tolerations
