@@ -17,6 +17,7 @@ from safetensors import safe_open
 
 from coldfusion_queue.crash_points import CrashPoint
 from coldfusion_queue.local.ports import free_port
+from tests.acceptance.access import acl_rules
 from tests.acceptance.conftest import MakeWorld
 from tests.acceptance.leaks import Wire, found, listening, objects, redis_values
 from tests.acceptance.world import World, eventually, until_fired
@@ -102,20 +103,8 @@ def scene(make_world: MakeWorld, tmp_path_factory: pytest.TempPathFactory) -> It
 
 def own_user(world: World) -> str:
     """The broker's URL with a user who may do no more than a site needs, as in docs/sites.md."""
-    name = world.repository.name
-    queue = f"finetune.{SITE}"
-    world.redis.acl_setuser(
-        username=SITE,
-        enabled=True,
-        reset=True,
-        passwords=["+its-own"],
-        keys=[
-            *(queue, f"{queue}\x06\x16*", f"{queue}.online", f"unacked.{SITE}*"),
-            *("_kombu.binding*", f"coldfusion:{name}:*"),
-        ],
-        categories=["+@all", "-@admin", "-@dangerous", "-@pubsub"],
-        commands=["+info"],
-    )
+    rules = acl_rules("site", world.repository.name, SITE)
+    world.redis.execute_command("ACL", "SETUSER", SITE, "on", ">its-own", *rules)
     url = world.settings.broker_url.get_secret_value()
     return f"redis://{SITE}:its-own@{url.rpartition('@')[2]}"
 

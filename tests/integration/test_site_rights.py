@@ -1,4 +1,4 @@
-"""Which rights at the store a site's worker needs: those that docs/sites.md lists, and no more."""
+"""Which rights at the store a site's worker needs: those of its policy, and no more."""
 
 from __future__ import annotations
 
@@ -17,16 +17,20 @@ from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings
 from coldfusion_queue.store import Store, check_conditional_writes
 from coldfusion_queue.turn import run_turn
+from tests.acceptance.access import policy
+from tests.acceptance.recording import Request, allows
 from tests.integration.deliveries import open_bench
 from tests.rows import rows, write_rows
 
 SITE = "hospital-a"
 
-#: Keys below ``<repository>/``, as the page has them.
-READ = r"\.probe-\w+|repository\.json|(ledger|base|submissions|contributions|checkpoints)/.*"
-WRITTEN = r"contributions/.*|heads/.*|inbox/.*|submissions/[^/]+/failed\.json|\.probe-\w+"
-DELETED = r"contributions/.*|checkpoints/.*|open/.*|\.probe-\w+"
-LISTED = r"checkpoints/.*|heads/.*"
+#: What the policy calls what is asked of the store.
+ACTIONS = {
+    "read": "s3:GetObject",
+    "write": "s3:PutObject",
+    "delete": "s3:DeleteObject",
+    "list": "s3:ListBucket",
+}
 
 
 class Requests:
@@ -68,7 +72,7 @@ def requests(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Re
     return noted
 
 
-def test_a_sites_worker_asks_the_store_for_no_more_than_the_page_says(
+def test_a_sites_worker_asks_the_store_for_no_more_than_its_policy_says(
     repository: Repository,
     settings: Settings,
     requests: Requests,
@@ -111,8 +115,14 @@ def test_a_sites_worker_asks_the_store_for_no_more_than_the_page_says(
         item.state for item in map(repository.submissions.status, repository.submissions.all())
     ]
     assert sorted(states) == ["complete", "failed"]
-    allowed = {"read": READ, "write": WRITTEN, "delete": DELETED, "list": LISTED}
-    for kind, pattern in allowed.items():
+    own = policy("site", settings.s3_bucket, settings.repository)
+    bucket = f"arn:aws:s3:::{settings.s3_bucket}"
+    for kind, action in ACTIONS.items():
         assert asked[kind]
-        beyond = {key for key in asked[kind] if not re.fullmatch(pattern, key)}
+        beyond = set()
+        for key in asked[kind]:
+            whole = f"{settings.repository}/{key}"
+            resource, prefix = (bucket, whole) if kind == "list" else (f"{bucket}/{whole}", None)
+            if not allows(own, Request(action, resource, prefix)):
+                beyond.add(key)
         assert beyond == set(), kind
