@@ -25,6 +25,7 @@ __all__ = [
     "FUSION_QUEUE",
     "finetune_queue",
     "make_app",
+    "unacked_index_key",
     "unacked_key",
 ]
 
@@ -49,6 +50,11 @@ def unacked_key(queue: str, *, pool: str | None = None, site: str | None = None)
     if site is not None:
         return f"unacked.{site}"
     return f"unacked:{queue}" if pool is None else f"unacked:{queue}:{pool}"
+
+
+def unacked_index_key(unacked: str) -> str:
+    """Redis key of when each message under an ``unacked_key`` was taken or last renewed."""
+    return f"{unacked}_index"
 
 
 def make_app(settings: Settings, queue: str = FINETUNE_QUEUE) -> Celery:
@@ -139,7 +145,7 @@ def _transport_options(settings: Settings, queue: str) -> dict[str, Any]:
         "unacked_restore_throttle": 1,
         "unacked_mutex_expire": settings.lease_seconds / 6,
         "unacked_key": unacked,
-        "unacked_index_key": f"{unacked}_index",
+        "unacked_index_key": unacked_index_key(unacked),
         "unacked_mutex_key": f"{unacked}_mutex",
         "socket_keepalive": True,
         "socket_connect_timeout": settings.broker_connect_timeout_seconds,

@@ -15,9 +15,9 @@ import redis
 
 from coldfusion_queue.keys import RedisKeys
 from coldfusion_queue.names import contribution_id, is_contribution_id
-from coldfusion_queue.queue.app import EVALUATION_QUEUE, unacked_key
+from coldfusion_queue.queue.app import EVALUATION_QUEUE, unacked_index_key, unacked_key
 from coldfusion_queue.queue.connection import broker_errors
-from coldfusion_queue.queue.sites import finetune_queues, unacked_finetunes
+from coldfusion_queue.queue.sites import finetune_consumers, finetune_queues
 from coldfusion_queue.settings import Settings
 
 __all__ = ["KEPT_SECONDS", "MARK_UNLESS_ANOTHER_RUNS", "UNLESS_ANOTHER_RUNS", "TurnHints"]
@@ -87,8 +87,9 @@ class TurnHints:
         """Delete hints of turns whose message is neither queued nor with a worker.
 
         A message is lost when a worker dies between taking it off the queue and noting it as
-        unacknowledged. One that a worker is about to note seems lost too: its hint goes, and comes
-        back as a lease before ``TurnSender.send_missing`` has looked twice.
+        unacknowledged; and when it dies after that, and its pool has no worker any more that puts
+        back what the dead ones had. One that a worker is about to note seems lost too: its hint
+        goes, and comes back as a lease before ``TurnSender.send_missing`` has looked twice.
 
         Cost: one pass over the keys of the database; if a turn has waited for longer than a third
         of the lease, all queues of turns and all unacknowledged messages are read.
@@ -124,16 +125,24 @@ class TurnHints:
     def _queued(self) -> set[str]:
         """Ids of all that is on a queue or with a worker."""
         queues = [*finetune_queues(self._client, self._keys), EVALUATION_QUEUE]
-        hashes = [*unacked_finetunes(self._client, self._keys), unacked_key(EVALUATION_QUEUE)]
+        consumers = finetune_consumers(self._client, self._keys)
+        hashes = [*(item.unacked for item in consumers), unacked_key(EVALUATION_QUEUE)]
+        # A worker renews what it has, and puts back what one beside it had that died, all within
+        # the lease. What is older is nobody's: its pool is gone.
+        seconds, microseconds = self._client.time()
+        since = seconds + microseconds / 1e6 - self._settings.lease_seconds
         # At one moment: a message that moves in between, either way, would be seen nowhere.
         with self._client.pipeline(transaction=True) as pipeline:
             for queue in queues:
                 pipeline.lrange(queue, 0, -1)
-            for taken in hashes:
-                pipeline.hvals(taken)
-            found = cast("list[list[str]]", pipeline.execute())
+            for unacked in hashes:
+                pipeline.hgetall(unacked)
+                pipeline.zrangebyscore(unacked_index_key(unacked), since, "+inf")
+            found = pipeline.execute()
         messages = [json.loads(item) for waiting in found[: len(queues)] for item in waiting]
-        messages += [json.loads(item)[0] for values in found[len(queues) :] for item in values]
+        taken = found[len(queues) :]
+        for by_tag, renewed in zip(taken[::2], taken[1::2], strict=True):
+            messages += [json.loads(by_tag[tag])[0] for tag in renewed if tag in by_tag]
         return {name for message in messages if (name := self._name_of(message)) is not None}
 
     def _name_of(self, message: dict[str, object]) -> str | None:

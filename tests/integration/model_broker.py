@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +12,14 @@ import redis
 
 from coldfusion_queue.keys import RedisKeys
 from coldfusion_queue.names import contribution_id
-from coldfusion_queue.queue.app import FINETUNE_QUEUE, unacked_key
+from coldfusion_queue.queue.app import FINETUNE_QUEUE, unacked_index_key, unacked_key
 from coldfusion_queue.queue.hints import KEPT_SECONDS
 
 __all__ = ["Broker", "Message"]
 
 _HOUR = 3600
 UNACKED = unacked_key(FINETUNE_QUEUE)
+INDEX = unacked_index_key(UNACKED)
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,13 @@ class Broker:
         """A worker has a message now, which it may have had before."""
         self._redis.lrem(FINETUNE_QUEUE, 1, message.text)
         self._redis.hset(UNACKED, tag, message.as_taken())
+        self._redis.zadd(INDEX, {tag: time.time()})  # hours pass, the clock does not: it is renewed
         self._taken[tag] = message
 
     def acknowledge(self, tag: str) -> None:
         """It is done with it."""
         self._redis.hdel(UNACKED, tag)
+        self._redis.zrem(INDEX, tag)
         self._taken.pop(tag, None)
 
     def wipe(self) -> None:
@@ -103,6 +107,7 @@ class Broker:
             self._redis.delete(self._keys.fusion_lock)
         for tag in self._taken.keys() - tags:
             message = self._taken.pop(tag)
+            self._redis.zrem(INDEX, tag)
             if self._redis.hdel(UNACKED, tag):
                 self._redis.rpush(FINETUNE_QUEUE, message.text)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -11,7 +12,12 @@ import redis
 
 from coldfusion_queue.keys import POOLS, RedisKeys
 from coldfusion_queue.queue import tasks
-from coldfusion_queue.queue.app import unacked_key
+from coldfusion_queue.queue.app import (
+    finetune_queue,
+    make_app,
+    unacked_index_key,
+    unacked_key,
+)
 from coldfusion_queue.queue.connection import connect_redis
 from coldfusion_queue.queue.hints import TurnHints
 from coldfusion_queue.queue.sending import Look, TurnSender
@@ -82,6 +88,7 @@ def test_a_message_that_is_lost_is_told_from_one_that_waits_or_is_taken(
     newest = client.lpop("finetune")  # LPUSH puts the newest first: turn 4
     taken = json.dumps([json.loads(str(newest)), "finetune", "finetune"])
     client.hset(unacked_key("finetune", pool=pool), "tag", taken)
+    client.zadd(unacked_index_key(unacked_key("finetune", pool=pool)), {"tag": time.time()})
     client.rpop("finetune")  # as a worker does that dies before it notes what it took
     assert hints.forget_lost() == []  # it may be on its way
 
@@ -92,6 +99,32 @@ def test_a_message_that_is_lost_is_told_from_one_that_waits_or_is_taken(
     assert hints.forget_lost() == ["s.t00001"]
     assert hints.submissions() == {"s"}
     assert sender.send("s", 1)
+
+
+@pytest.mark.parametrize("kind", ["gone", "alive"])
+def test_a_message_left_with_a_pool_that_is_gone_keeps_no_turn_from_being_sent_again(
+    kind: str, settings: Settings, hints: TurnHints, client: redis.Redis
+) -> None:
+    own = settings.model_copy(update={"pool": "a100"})
+    client.sadd(POOLS, "a100")
+    app, unacked = make_app(own), unacked_key("finetune", pool="a100")
+    sender = TurnSender(app, client, own, own.repository)
+    sender.send("s", 1)
+    with app.connection_for_read() as connection:
+        channel = connection.default_channel
+        channel.qos.restore_at_shutdown = False  # its worker is killed before the turn has begun
+        assert finetune_queue(None)(channel).get() is not None
+    hint = RedisKeys(settings.repository).turn("s.t00001")
+    client.pexpire(hint, client.pttl(hint) - 3600_000)  # type: ignore[operator]
+    assert hints.forget_lost() == []
+
+    if kind == "gone":  # nobody renewed it, and nobody put it back
+        (tag,) = client.hkeys(unacked)
+        client.zincrby(unacked_index_key(unacked), -settings.lease_seconds - 1, tag)
+
+    assert hints.forget_lost() == (["s.t00001"] if kind == "gone" else [])
+    assert client.hlen(unacked) == 1  # a worker of a pool that comes back puts it back, no harm
+    assert sender.send("s", 1) is (kind == "gone")
 
 
 def test_a_message_that_moves_to_and_fro_is_never_lost(
@@ -108,7 +141,7 @@ def test_a_message_that_moves_to_and_fro_is_never_lost(
         while not stop.is_set():
             with own.pipeline() as taking, own.pipeline() as putting_back:
                 taking.rpop("finetune").hset(UNACKED, "tag", json.dumps([message, "", ""]))
-                taking.execute()
+                taking.zadd(unacked_index_key(UNACKED), {"tag": time.time()}).execute()
                 putting_back.hdel(UNACKED, "tag").lpush("finetune", json.dumps(message))
                 putting_back.execute()
 

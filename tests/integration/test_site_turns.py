@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,7 @@ def test_a_message_of_a_site_is_lost_only_if_it_is_neither_queued_there_nor_take
         client.pexpire(hint, client.pttl(hint) - 60_000)  # type: ignore[operator]
     taken = json.loads(str(client.lpop(QUEUE)))  # turn 3, by a worker of the site
     client.hset(f"unacked.{SITE}", "tag", json.dumps([taken, QUEUE, QUEUE]))
+    client.zadd(f"unacked.{SITE}_index", {"tag": time.time()})
     client.rpop(QUEUE)  # turn 1, by one that died before it noted it
 
     assert hints.forget_lost() == ["s.t00001"]
