@@ -30,10 +30,11 @@ demo: $(STAMP)  ## Run the whole loop on this machine; ends with a table, a plot
 experiment: $(STAMP)  ## The paper's protocol on the example data; ends with tables and curves.
 	$(BIN)/coldfusion experiment examples/experiments/offline.yaml --out .experiment --local
 
-check: $(STAMP)  ## Formatting, lint and types.
+check: $(STAMP)  ## Formatting, lint and types; that the chart's README says what its values say.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python helm/document_values.py --check
 
 test: $(STAMP)  ## All tests; they start their own servers on free ports.
 	$(BIN)/python -m pytest

@@ -70,8 +70,8 @@ def render_values(
     """As :func:`render`, of values that a test makes up."""
     apis = [word for api in CUSTOM_APIS for word in ("--api-versions", api)]
     text = json.dumps(values)
-    command = ["template", RELEASE, str(chart), *apis, "--values", "-", *arguments]
-    return tuple(load_objects(helm(*command, stdin=text)))
+    command = ["template", RELEASE, str(chart), "--namespace", "coldfusion", *apis]
+    return tuple(load_objects(helm(*command, "--values", "-", *arguments, stdin=text)))
 
 
 @cache
