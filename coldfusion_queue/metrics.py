@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -173,9 +173,14 @@ def repository_metrics(
     num_wanted_evaluations: int,
     gate: GateReport | None,
     is_candidate_waiting: bool,
-    queue_lengths: dict[str, int],
+    queue_lengths: Mapping[str, int],
+    taken_tasks: Mapping[tuple[str, str], int],
+    pool_work: Mapping[tuple[str, str], int],
 ) -> Iterable[GaugeMetricFamily]:
-    """Gauges of the exporter, made anew at each scrape from the store and the broker."""
+    """Gauges of the exporter, made anew at each scrape from the store and the broker.
+
+    Queues are named by their name, and workers by their queue and their pool.
+    """
     yield GaugeMetricFamily(
         "coldfusion_base_version", "Newest published base version.", value=base_version
     )
@@ -212,3 +217,20 @@ def repository_metrics(
     for name, length in sorted(queue_lengths.items()):
         queues.add_metric([name], length)
     yield queues
+    yield _of_pools(
+        "coldfusion_taken_tasks",
+        "Messages that workers took and have not acknowledged.",
+        taken_tasks,
+    )
+    yield _of_pools(
+        "coldfusion_pool_work",
+        "Messages that wait in a pool's queue, and those that its workers have.",
+        pool_work,
+    )
+
+
+def _of_pools(name: str, text: str, numbers: Mapping[tuple[str, str], int]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, text, labels=["queue", "pool"])
+    for labels, number in sorted(numbers.items()):
+        family.add_metric(labels, number)
+    return family

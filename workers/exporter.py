@@ -19,9 +19,9 @@ from prometheus_client.registry import Collector
 from coldfusion_queue.errors import ColdFusionError
 from coldfusion_queue.keys import RedisKeys
 from coldfusion_queue.metrics import repository_metrics, up_metric
-from coldfusion_queue.queue.app import EVALUATION_QUEUE, FUSION_QUEUE
+from coldfusion_queue.queue.app import EVALUATION_QUEUE, FUSION_QUEUE, unacked_key
 from coldfusion_queue.queue.connection import broker_errors, connect_redis
-from coldfusion_queue.queue.sites import finetune_queues
+from coldfusion_queue.queue.sites import Consumers, finetune_consumers
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings
 from workers.health import PULSE_SECONDS, Health, broker_check, store_check
@@ -31,6 +31,8 @@ from workers.starting import prepare
 __all__ = ["RepositoryCollector", "main"]
 
 log = logging.getLogger(__name__)
+
+_OTHER_QUEUES = (EVALUATION_QUEUE, FUSION_QUEUE)
 
 
 class RepositoryCollector(Collector):
@@ -54,9 +56,7 @@ class RepositoryCollector(Collector):
         repository = Repository.open(self._settings, attempts=1)
         newest = repository.ledger.newest()
         with broker_errors(self._settings):
-            queues = finetune_queues(self._client, RedisKeys(self._settings.repository))
-            names = (*queues, EVALUATION_QUEUE, FUSION_QUEUE)
-            lengths = {name: int(self._client.llen(name)) for name in names}
+            finetuners, waiting, taken = self._count()
         return repository_metrics(
             base_version=newest.after.base.version,
             sequence=newest.sequence,
@@ -65,8 +65,34 @@ class RepositoryCollector(Collector):
             num_wanted_evaluations=repository.evaluations.count_wanted(),
             gate=newest.after.gate,
             is_candidate_waiting=repository.candidates.is_waiting(newest.sequence + 1),
-            queue_lengths=lengths,
+            queue_lengths=waiting,
+            taken_tasks=taken,
+            pool_work={
+                (item.queue, item.pool): waiting[item.queue] + taken[item.queue, item.pool]
+                for item in finetuners
+            },
         )
+
+    def _count(self) -> tuple[list[Consumers], dict[str, int], dict[tuple[str, str], int]]:
+        """The finetune workers, how much waits in each queue, and what workers of each pool have.
+
+        There is one series for each site and pool that there ever was.
+        """
+        finetuners = finetune_consumers(self._client, RedisKeys(self._settings.repository))
+        others = [Consumers(name, "", unacked_key(name)) for name in _OTHER_QUEUES]
+        everybody = [*finetuners, *others]
+        queues = list(dict.fromkeys(item.queue for item in everybody))
+        # Not in a transaction: its rights do not go that far. What moves meanwhile counts twice,
+        # because what waits is read first.
+        with self._client.pipeline(transaction=False) as pipeline:
+            for queue in queues:
+                pipeline.llen(queue)
+            for item in everybody:
+                pipeline.hlen(item.unacked)
+            numbers = [int(number) for number in pipeline.execute()]
+        waiting = dict(zip(queues, numbers[: len(queues)], strict=True))
+        labels = [(item.queue, item.pool) for item in everybody]
+        return finetuners, waiting, dict(zip(labels, numbers[len(queues) :], strict=True))
 
 
 def main() -> None:
