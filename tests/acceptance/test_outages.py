@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from coldfusion_queue.crash_points import CrashPoint
+from coldfusion_queue.local.ports import free_port
 from tests.acceptance.own_servers import Servers
 from tests.acceptance.servers import slow_proxy
 from tests.acceptance.world import World, eventually, open_world, until_fired
@@ -136,6 +139,35 @@ def test_a_new_and_empty_broker_loses_no_submission(
 
     world.wait_complete(running, queued)
     assert world.starts(running) == 1
+
+
+def test_probes_say_that_a_store_is_away_and_ask_for_no_restart(
+    world: World, own_servers: Servers
+) -> None:
+    port = free_port()
+    world.start_warm("exporter", COLDFUSION_METRICS_PORT=str(port))
+    eventually(lambda: probe(port, "readyz")[0] == 200)
+
+    own_servers.stop_s3()
+    eventually(lambda: probe(port, "readyz")[0] == 503)
+    assert probe(port, "readyz")[1].startswith("store: ")
+    assert probe(port, "livez") == probe(port, "startupz") == (200, "ok\n")
+    own_servers.start_s3(world)
+
+    eventually(lambda: probe(port, "readyz") == (200, "ok\n"))
+    world.kill("exporter")
+
+
+def probe(port: int, path: str) -> tuple[int, str]:
+    url = f"http://127.0.0.1:{port}/{path}"
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
 
 
 def test_answers_that_are_slow_wrong_or_missing_end_in_no_wrong_state(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
@@ -12,7 +15,7 @@ from coldfusion_queue.errors import BrokerUnavailableError, NotFoundError
 from coldfusion_queue.local.ports import free_port
 from coldfusion_queue.settings import Settings
 from workers import health as module
-from workers.health import Health
+from workers.health import Health, pulse_step
 from workers.serving import serve
 
 
@@ -35,6 +38,24 @@ class Clock:
 
     def monotonic(self) -> float:
         return self.now
+
+
+class Timer:
+    """As much of the event loop's timer as a step needs."""
+
+    def __init__(self) -> None:
+        self.entries: list[Any] = []
+
+    def call_repeatedly(self, seconds: float, function: Callable[[], None]) -> Any:
+        assert seconds == module.PULSE_SECONDS
+        entry = SimpleNamespace(function=function)
+        entry.cancel = lambda: self.entries.remove(entry)
+        self.entries.append(entry)
+        return entry
+
+    def fire(self) -> None:
+        for entry in self.entries:
+            entry.function()
 
 
 @pytest.fixture
@@ -138,3 +159,32 @@ def test_probes_and_metrics_are_served_on_one_port(broker: Dependency, host: str
 
 def test_nothing_is_served_on_port_zero(broker: Dependency) -> None:
     serve(Settings(metrics_port=0), CollectorRegistry(), Health(broker, []))
+
+
+def test_a_workers_own_loop_shows_that_it_turns_until_its_consumer_stops(
+    broker: Dependency,
+) -> None:
+    health = Health(broker, [])
+    consumer = SimpleNamespace(timer=Timer())
+    step = pulse_step(health)(consumer)
+
+    step.start(consumer)
+    consumer.timer.fire()  # the loop calls its timers, by itself or while the pool ends
+    assert health.why_not_started() == []
+    with pytest.MonkeyPatch.context() as patch:
+        clock = Clock()
+        patch.setattr(module, "time", clock)
+        consumer.timer.fire()
+        clock.now += 61
+        assert health.why_not_alive() != []
+        consumer.timer.fire()
+        assert health.why_not_alive() == []
+
+    step.start(consumer)  # after a reconnection: one timer, not two
+    assert len(consumer.timer.entries) == 1
+    step.stop(consumer)
+    assert consumer.timer.entries == []
+
+
+def test_a_real_loop_pulses_well_within_what_it_may_be_silent_for() -> None:
+    assert module.PULSE_SECONDS * 5 < module._MAX_SILENCE_SECONDS
