@@ -143,3 +143,47 @@ def test_keda_has_the_credentials_of_its_own_user() -> None:
         "password": "keda-broker-password",
     }
     assert named(objects, "Secret", references[0]["name"]) is not None
+
+
+@pytest.mark.parametrize(
+    ("values", "parameters"),
+    [
+        pytest.param({}, set(), id="no password"),
+        pytest.param({"existingSecret": "broker"}, {"password"}, id="password"),
+        pytest.param(
+            {"existingSecret": "broker", "usernameKey": "user", "roleSecrets": {"keda": "own"}},
+            {"username", "password"},
+            id="user of its own",
+        ),
+    ],
+)
+@pytest.mark.parametrize("authority", ["", "internal-authority"])
+def test_triggers_name_an_authentication_only_if_there_is_one(
+    values: dict[str, Any], parameters: set[str], authority: str
+) -> None:
+    url = f"{'rediss' if authority else 'redis'}://redis.example.org:6379/0"
+    objects = render_values(
+        {
+            "broker": {"kind": "external", "external": {"url": url, **values}},
+            "tls": {"caSecret": authority},
+            "pools": {"gpu": {"autoscaling": {"kind": "keda"}}},
+        }
+    )
+    (scaler,) = of_kind(objects, "ScaledObject")
+    found = of_kind(objects, "TriggerAuthentication")
+    expected = parameters | ({"ca", "tls"} if authority else set())
+
+    assert len(found) == bool(expected)
+    given = {
+        entry["parameter"]: entry["name"]
+        for item in found
+        for kind in ("secretTargetRef", "configMapTargetRef")
+        for entry in item["spec"].get(kind, [])
+    }
+    assert set(given) == expected
+    assert given.get("password") in {None, "broker", "own"}
+    assert (given.get("password") == "own") == ("roleSecrets" in values)
+    for trigger in scaler["spec"]["triggers"]:
+        named_by_it = trigger.get("authenticationRef", {}).get("name")
+        assert [named_by_it] == ([item["metadata"]["name"] for item in found] or [None])
+        assert "enableTLS" not in trigger["metadata"]  # KEDA refuses it beside ``tls``

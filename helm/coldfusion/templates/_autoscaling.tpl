@@ -17,11 +17,32 @@ finetune{{ with .site }}.{{ . }}{{ end }}
 {{- if .pool.site }}unacked.{{ .pool.site }}{{ else }}unacked:finetune:{{ .name }}{{ end -}}
 {{- end -}}
 
+{{/* Addresses of the broker or its Sentinels, each with its port, which KEDA does not make up. Argument: the broker. */}}
+{{- define "coldfusion.kedaAddresses" -}}
+{{- $addresses := list -}}
+{{- range splitList "," .addresses -}}
+  {{- $addresses = append $addresses (ternary . (printf "%s:%s" . (ternary "26379" "6379" $.isSentinel)) (contains ":" .)) -}}
+{{- end -}}
+{{- join "," $addresses -}}
+{{- end -}}
+
+{{/* What KEDA is let in with: secret (empty without a password), tls (not empty if the authority is one's own). */}}
+{{- define "coldfusion.kedaAuthentication" -}}
+{{- $broker := include "coldfusion.broker" . | fromYaml -}}
+{{- $external := .Values.broker.external -}}
+{{- if eq .Values.broker.kind "embedded" }}
+secret: {{ include "coldfusion.credentialsName" . | quote }}
+{{- else }}
+secret: {{ default $external.existingSecret (get $external.roleSecrets "keda") | quote }}
+{{- end }}
+tls: {{ and $broker.isTls (not (empty .Values.tls.caSecret)) }}
+{{- end -}}
+
 {{/* What the HPA, by itself or of KEDA, may do. Arguments: pool, aheadSeconds. */}}
 {{- define "coldfusion.scalingBehavior" -}}
 scaleUp:
   # Longer than a worker has two turns in hand, near the end of one: that is no work for another worker.
-  stabilizationWindowSeconds: {{ mul 2 .aheadSeconds }}
+  stabilizationWindowSeconds: {{ min 3600 (mul 2 .aheadSeconds) }}
   policies:
     - {type: Pods, value: {{ .pool.autoscaling.maxReplicas }}, periodSeconds: 60}
 scaleDown:
@@ -38,5 +59,5 @@ scaleDown:
 
 {{- define "coldfusion.aheadSeconds" -}}
 {{- $settings := merge (deepCopy .pool.settings) .root.Values.settings -}}
-{{- if hasKey $settings "prepare_ahead_seconds" -}}{{- get $settings "prepare_ahead_seconds" | int -}}{{- else -}}30{{- end -}}
+{{- if hasKey $settings "prepare_ahead_seconds" -}}{{- get $settings "prepare_ahead_seconds" | ceil | int -}}{{- else -}}30{{- end -}}
 {{- end -}}

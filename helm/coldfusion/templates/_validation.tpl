@@ -143,6 +143,9 @@
   {{- if and (eq $scaling.kind "hpa") (eq $scaling.scaleIn "zeroOnly") -}}
     {{- fail (printf "%s.autoscaling.scaleIn is zeroOnly: a plain HPA does not go to zero, so it would never scale in; take drain or requeue" $what) -}}
   {{- end -}}
+  {{- if and (eq $scaling.kind "hpa") (ne (float64 $scaling.share) 1.0) -}}
+    {{- fail (printf "%s.autoscaling.share is %v, which an HPA knows nothing of: leave it 1, and have the metrics adapter serve another metricName for this pool (docs/autoscaling.md)" $what $scaling.share) -}}
+  {{- end -}}
   {{- if and (eq $scaling.kind "keda") (eq $scaling.scaleIn "zeroOnly") (gt (int $scaling.minReplicas) 0) -}}
     {{- fail (printf "%s.autoscaling.scaleIn is zeroOnly and minReplicas %d: it would never scale in; set minReplicas to 0, or take drain or requeue" $what (int $scaling.minReplicas)) -}}
   {{- end -}}
