@@ -12,41 +12,10 @@ from types import ModuleType
 import pytest
 
 from coldfusion_queue import __version__
+from tests.dockerfile import TEXT, environment, instructions, lineage, stages
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "deploy" / "Dockerfile").read_text("utf-8")
 TARGETS = ("cpu", "gpu")
-
-
-def instructions() -> list[tuple[str, str]]:
-    """Instruction and its arguments; continued lines are one."""
-    lines = [line for line in TEXT.splitlines() if not line.lstrip().startswith("#")]
-    joined = "\n".join(lines).replace("\\\n", " ")
-    found = []
-    for line in filter(str.strip, joined.splitlines()):
-        name, _, arguments = line.strip().partition(" ")
-        found.append((name.upper(), " ".join(arguments.split())))
-    return found
-
-
-def stages() -> dict[str, tuple[str, list[tuple[str, str]]]]:
-    """Base and instructions by stage, in order."""
-    found: dict[str, tuple[str, list[tuple[str, str]]]] = {}
-    current: list[tuple[str, str]] = []
-    for name, arguments in instructions():
-        if name == "FROM":
-            base, _, stage = re.split(r"\s+(as|AS)\s+", arguments)
-            current = []
-            found[stage] = (base, current)
-        elif found:
-            current.append((name, arguments))
-    return found
-
-
-def lineage(stage: str) -> list[tuple[str, str]]:
-    """Instructions of an image: of its stage, after those of the stages that it is made from."""
-    base, own = stages()[stage]
-    return [*(lineage(base) if base in stages() else []), *own]
 
 
 def copied() -> list[str]:
@@ -97,19 +66,14 @@ def test_each_target_runs_as_a_numeric_user_without_a_shell(target: str) -> None
 @pytest.mark.parametrize("target", TARGETS)
 def test_each_target_has_labels_and_environment(target: str) -> None:
     labels = " ".join(arguments for name, arguments in lineage(target) if name == "LABEL")
-    environment = " ".join(arguments for name, arguments in lineage(target) if name == "ENV")
-
     for label in ("title", "version", "revision", "source", "licenses"):
         assert f"org.opencontainers.image.{label}=" in labels
-    for variable in (
-        "PYTHONUNBUFFERED=1",
-        "PYTHONDONTWRITEBYTECODE=1",
-        "COLDFUSION_HOME=/var/lib/coldfusion",
-        "TMPDIR=/tmp",
-    ):
-        assert variable in environment
+    variables = environment(target)
+    assert variables["PYTHONUNBUFFERED"] == variables["PYTHONDONTWRITEBYTECODE"] == "1"
+    assert variables["COLDFUSION_HOME"] == "/var/lib/coldfusion"
+    assert variables["TMPDIR"] == "/tmp"
     # A container would get all GPUs of its machine by it, past the scheduler
-    assert "NVIDIA_VISIBLE_DEVICES" not in environment
+    assert "NVIDIA_VISIBLE_DEVICES" not in variables
 
 
 def test_every_file_that_is_copied_exists_and_is_not_ignored() -> None:
