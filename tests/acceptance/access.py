@@ -142,13 +142,13 @@ class Access:
         entries: list[dict[str, Any]] = self.root.acl_log()  # type: ignore[assignment]
         return [f"{item['username']}: {item['reason']} {item['object']}" for item in entries]
 
-    def open_store(self, role: str) -> Store:
-        """The object store with the rights of a role."""
+    def open_store(self, role: str, secret: str | None = None) -> Store:
+        """The object store with the rights of a role, or of somebody else."""
         settings = Settings.model_construct(
             s3_endpoint=self.store.endpoint,
             s3_bucket=self.store.bucket,
             s3_access_key=SecretStr(role),
-            s3_secret_key=SecretStr(self.passwords[role]),
+            s3_secret_key=SecretStr(secret or self.passwords[role]),
             s3_addressing="path",
         )
         return Store.open(settings, max_attempts=1)
