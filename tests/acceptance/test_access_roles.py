@@ -61,8 +61,8 @@ RARE = {
         "Delete datasets/*",
     },
     "exporter": set(),
-    # An upload that breaks off; a second attempt that finds an entry of the first.
-    "setup": {"Delete base/000000-*", "List base/000000-*", "Read ledger/0000000000.json"},
+    # An upload that breaks off.
+    "setup": {"Delete base/000000-*", "List base/000000-*"},
     "submit": {"Read open/*"},
 }
 
@@ -82,6 +82,8 @@ class Stage:
         found = self.access.variables(role)
         if role in self.recorders:
             found["COLDFUSION_S3_ENDPOINT"] = self.recorders[role].url
+        if role == "finetune":
+            found["COLDFUSION_POOL"] = "a100"
         if role == "site":
             directory = self.world.directory / "site"
             found |= {"COLDFUSION_SITE": SITE, "COLDFUSION_SITE_DATA_DIR": str(directory)}
@@ -134,6 +136,7 @@ def stage(
         kept = ("--set", "retain_base_versions=1", "--set", "retain_contributions=0")
         base = ("--base", tiny_model_dir, "--create-bucket")
         stage.run("setup", "init", *base, *limits, *gate, *kept)
+        stage.run("setup", "init", *base, "--if-not-exists")
         for role, kind in WORKERS.items():
             world.start_warm(kind, role, **stage.variables(role))
         try:
@@ -169,7 +172,9 @@ def work(stage: Stage) -> None:
     assert (world.directory / "pulled" / "README.md").exists()
     for role in ("finetune", "site", "evaluation", "fusion", "beat", "exporter"):
         assert stage.ask(role, "/readyz") == "ok\n"
-    assert "coldfusion_up 1.0" in stage.ask("exporter", "/metrics")
+    metrics = stage.ask("exporter", "/metrics")
+    assert "coldfusion_up 1.0" in metrics
+    assert 'pool="a100"' in metrics
     eventually(lambda: not any(world.repository.submissions.open()) and world.is_idle())
     stage.run("fusion", "gc", "--grace-seconds", "0")
 
