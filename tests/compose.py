@@ -156,7 +156,8 @@ class Host:
     def _places(self, service: str, described: Mapping[str, Any]) -> dict[str, Path]:
         """Directory or file of this machine by path of the container."""
         places = {"/tmp": self._directory / "tmp" / service}
-        for path in described.get("tmpfs", []):
+        for mount in described.get("tmpfs", []):
+            path = mount.partition(":")[0]
             places[path] = self._directory / "tmpfs" / service / path.strip("/").replace("/", "-")
         for mount in described.get("volumes", []):
             source, _, rest = mount.partition(":")

@@ -7,9 +7,11 @@ import json
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
+from coldfusion_queue.local.ports import accepts_connections
 from tests.acceptance.world import eventually
 from tests.compose import DEPLOY, Host
 from tests.rows import rows, write_rows
@@ -39,8 +41,13 @@ def host(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Iter
     try:
         for service in ("valkey", "s3"):
             host.start(service)
-        # As long as Compose would: it fails until the store's parts have found each other
-        eventually(lambda: host.run("setup").returncode == 0, 90)
+        # As Compose does: after their health checks, and again when it fails
+        eventually(lambda: is_up(host), 60)
+        retries = int(host.services["setup"]["restart"].rpartition(":")[2])
+        done = [host.run("setup")]
+        while done[-1].returncode != 0 and len(done) <= retries:
+            done.append(host.run("setup"))
+        assert done[-1].returncode == 0, done[-1].stderr
         for service in PROCESSES:
             host.start(service)
         yield host
@@ -48,13 +55,22 @@ def host(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Iter
         host.stop_all()
 
 
-def get(host: Host, service: str, path: str) -> str:
+def get(host: Host, service: str, path: str, port: int = 9464) -> str | None:
+    """What a service answers; None while it does not."""
     try:
-        url = f"http://127.0.0.1:{host.port(service)}{path}"
+        url = f"http://127.0.0.1:{host.port(service, port)}{path}"
         with urllib.request.urlopen(url, timeout=10) as answer:
             return str(answer.read(), "utf-8")
     except OSError:
-        return ""
+        return None
+
+
+def is_up(host: Host) -> bool:
+    """What the health checks of broker and store ask; they need programs of their images."""
+    *_, url = host.services["s3"]["healthcheck"]["test"]
+    path = urlsplit(url).path
+    is_broker_up = accepts_connections(host.port("valkey", 6379))
+    return is_broker_up and get(host, "s3", path, 8333) is not None
 
 
 @pytest.mark.slow

@@ -24,6 +24,12 @@ PROCESSES = [
     for name, service in SERVICES.items()
     if service.get("command", [""])[:2] == ["python", "-m"]
 ]
+#: Ours that are not root's.
+OURS = [
+    name
+    for name, service in SERVICES.items()
+    if service["image"].startswith("coldfusion") and name != "volumes"
+]
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +56,19 @@ def test_no_service_has_rights_or_a_root_that_it_can_write(name: str) -> None:
     else:
         assert service["user"] == "10001:10001"
         assert "cap_add" not in service
-    writable = [*service.get("tmpfs", []), *(v.split(":")[-1] for v in service.get("volumes", []))]
-    assert "/tmp" in writable
+    mounted = [mount.split(":")[-1] for mount in service.get("volumes", [])]
+    assert "/tmp" in [*service.get("tmpfs", []), *mounted]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_the_home_of_each_process_is_its_users(name: str) -> None:
+    mounts = [*SERVICES[name]["tmpfs"], *SERVICES[name].get("volumes", [])]
+    home = [mount for mount in mounts if "/var/lib/coldfusion" in mount]
+
+    # A named volume begins as the image's directory, with its owner; one in memory as root's
+    assert len(home) == 1
+    owned = home[0] == "/var/lib/coldfusion:uid=10001,gid=10001,mode=0700"
+    assert owned or home[0].partition(":")[0] in FILE["volumes"]
 
 
 @pytest.mark.parametrize("name", SERVICES)
