@@ -161,3 +161,18 @@ def test_nothing_is_listed_that_the_program_does_not_import() -> None:
     for_others = {"packaging"}
 
     assert {normal(name) for name in listed()} - for_others <= distributions
+
+
+def test_a_command_that_needs_more_says_what_and_where_it_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from coldfusion_queue.cli.main import _unexpected
+
+    code = _unexpected(ModuleNotFoundError("No module named 'torch'", name="torch.nn"))
+    message = capsys.readouterr().err
+
+    assert code == 4
+    assert "'torch', which is not installed here" in message
+    assert "worker image" in message
+    # What is missing of the program itself is an error of ours
+    assert _unexpected(ModuleNotFoundError("x", name="coldfusion_queue.nothing")) == 1
