@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import redis
+import yaml
 
 from coldfusion_queue.keys import POOLS, RedisKeys
 from coldfusion_queue.queue.app import finetune_queue, make_app, unacked_key
@@ -112,3 +116,20 @@ def test_an_hpa_of_the_chart_selects_the_one_series_of_its_pool(
     wanted = {(labels["queue"], labels["pool"]) for labels in selectors}
     assert wanted == {("finetune", "gpu"), ("finetune.hospital-a", "")}
     assert wanted <= set(samples(settings, "coldfusion_pool_work"))
+
+
+def test_the_rules_for_a_metrics_adapter_in_the_docs_ask_for_what_there_is(
+    settings: Settings, client: redis.Redis
+) -> None:
+    client.sadd(POOLS, "gpu")
+    page = (Path(__file__).parents[2] / "docs" / "autoscaling.md").read_text(encoding="utf-8")
+    rules = yaml.safe_load(page.split("```yaml")[1].split("```")[0])["externalRules"]
+    families = {item.name: item for item in RepositoryCollector(settings).collect()}
+
+    assert len(rules) == 2
+    for rule in rules:
+        asked = set(re.findall(r"coldfusion_\w+", rule["seriesQuery"] + rule["metricsQuery"]))
+        assert asked <= set(families)
+        for name in asked - {"coldfusion_queue_length"}:
+            assert {"queue", "pool"} == set(families[name].samples[0].labels)
+    assert families["coldfusion_queue_length"].samples[0].labels.keys() == {"queue"}
