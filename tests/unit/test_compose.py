@@ -78,10 +78,13 @@ def test_no_command_is_a_shell_and_no_image_is_whatever_is_newest(name: str) -> 
     assert isinstance(service.get("command", []), list)
     assert not {"sh", "/bin/sh", "bash", "-c"} & {*service.get("entrypoint", [])}
     assert service.get("command", [""])[0] not in {"sh", "bash"}
-    tag = service["image"].rpartition(":")[2]
+    name, _, digest = service["image"].partition("@")
+    tag = name.rpartition(":")[2]
     assert re.search(r"\d", tag)
-    if service["image"].startswith("coldfusion-queue"):
+    if name.startswith("coldfusion-queue"):
         assert tag.rpartition("-")[0] == __version__
+    else:
+        assert re.fullmatch(r"sha256:[0-9a-f]{64}", digest)
 
 
 @pytest.mark.parametrize("name", PROCESSES)
