@@ -17,7 +17,7 @@ from coldfusion_queue.queue.sending import TurnSender
 from coldfusion_queue.settings import Settings
 from tests.chart.rendering import CHART, VALUE_FILES, Object, render, render_values
 from tests.integration.scaled_pool import Pool, Simulation, Work
-from tests.integration.scaling import Autoscaler, Clock, evaluate, work_of
+from tests.integration.scaling import SYNC_SECONDS, Autoscaler, Clock, Hpa, evaluate, work_of
 
 HOUR = 3600.0
 ACL = (CHART / "files" / "access" / "redis" / "keda.acl").read_text(encoding="utf-8")
@@ -287,6 +287,33 @@ def test_pools_that_share_a_queue_share_its_turns(
     cluster.run(60)
     assert [pool.replicas[-1] for pool in pools] == [1, 1]
     assert [name for pool in pools for name in pool.taken_from] == []
+
+
+def test_a_pool_with_room_takes_what_a_full_one_leaves(
+    make_pool: Make, work: Work, simulate: Callable[..., Simulation], client: redis.Redis
+) -> None:
+    objects = scaled_objects(values_of("keda"))
+    full, roomy = make_pool("a100", objects["a100"]), make_pool("t4", objects["t4"])
+    cluster = simulate(full, roomy)
+    for number in range(13):
+        work.submit(f"s{number}", 3 * HOUR)
+    cluster.run(2 * HOUR)
+
+    assert max(full.replicas) == objects["a100"]["spec"]["maxReplicaCount"] == 4
+    assert roomy.replicas[-1] == 13 - 4
+    assert client.llen("finetune") == 0
+
+
+def test_an_hpa_leaves_a_number_alone_that_is_off_by_less_than_a_tenth(clock: Clock) -> None:
+    behavior = gpu()["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    hpa = Hpa(clock, behavior, 1, 40, 1.0)
+    answers = []
+    for value in (12, 13, 13, 13, 13, 13, 13, 14, 14, 14, 14, 14, 14):
+        clock.now += SYNC_SECONDS
+        answers.append(hpa.look(12, value))
+
+    assert answers[:7] == [12] * 7
+    assert answers[-1] == 14  # when it was wanted for the whole window
 
 
 @pytest.mark.parametrize("site", [None, "hospital-b"])
