@@ -37,7 +37,7 @@ check: $(STAMP)  ## Formatting, lint and types; that the chart's README says wha
 	$(BIN)/python helm/document_values.py --check
 
 test: $(STAMP)  ## All tests; they start their own servers on free ports.
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-chart: $(STAMP)  ## The Helm chart's tests, and a scan with checkov in an environment of its own.
 	$(BIN)/python -m pytest tests/chart

@@ -129,7 +129,7 @@ containers:
     command:
       {{- toYaml .command | nindent 6 }}
     env:
-      {{- include "coldfusion.environment" (dict "root" $root "role" .role "own" .settings "drainSeconds" .drainSeconds "extra" .env) | nindent 6 }}
+      {{- include "coldfusion.environment" (dict "root" $root "role" .role "own" .settings "drainSeconds" .drainSeconds "extra" .env) | trim | nindent 6 }}
     securityContext:
       {{- include "coldfusion.containerSecurity" . | nindent 6 }}
     resources:
