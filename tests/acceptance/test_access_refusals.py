@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import struct
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +10,7 @@ import redis
 from coldfusion_queue.errors import AccessDeniedError
 from coldfusion_queue.local.ports import GRPC_OFFSET
 from tests.acceptance.access import ACL_FILES, POLICIES, Access, roles_servers
+from tests.acceptance.grpc import call, field
 
 REPOSITORY, SITE = "shared", "hospital-a"
 
@@ -215,9 +214,6 @@ def test_the_scaler_counts_messages_and_changes_nothing_in_a_script_either(acces
 
 
 def test_nobody_makes_himself_an_identity_behind_the_stores_back(access: Access) -> None:
-    def field(number: int, value: bytes) -> bytes:
-        return bytes([number << 3 | 2, len(value)]) + value
-
     credential = field(1, b"stranger") + field(2, b"secret")
     identity = field(1, b"stranger") + field(2, credential) + field(3, b"Admin")
 
@@ -229,32 +225,3 @@ def test_nobody_makes_himself_an_identity_behind_the_stores_back(access: Access)
 
 
 PUT_IDENTITY = "/messaging_pb.SeaweedS3IamCache/PutIdentity"
-
-
-def call(port: int, method: str, message: bytes) -> None:
-    """Call a gRPC method, and wait until the server has answered."""
-
-    def frame(kind: int, flags: int, stream: int, data: bytes) -> bytes:
-        return struct.pack(">I", len(data))[1:] + struct.pack(">BBI", kind, flags, stream) + data
-
-    headers = {
-        ":method": "POST",
-        ":scheme": "http",
-        ":path": method,
-        ":authority": "localhost",
-        "content-type": "application/grpc",
-        "te": "trailers",
-    }
-    words = [(name.encode(), value.encode()) for name, value in headers.items()]
-    block = b"".join(bytes([0, len(n)]) + n + bytes([len(v)]) + v for n, v in words)
-    body = b"\0" + struct.pack(">I", len(message)) + message
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
-        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b""))
-        connection.sendall(frame(1, 4, 1, block) + frame(0, 1, 1, body))
-        # The last frame of an answer ends its stream, and is of headers.
-        with connection.makefile("rb") as answer:
-            kind, flags = 0, 0
-            while not (kind == 1 and flags & 1):
-                length = int.from_bytes(answer.read(3), "big")
-                kind, flags, _ = struct.unpack(">BBI", answer.read(6))
-                answer.read(length)
