@@ -9,6 +9,12 @@
 {{- range $name, $pool := include "coldfusion.pools" . | fromYaml -}}
   {{- include "coldfusion.validateWorker" (dict "root" $ "what" (printf "pools.%s" $name) "pool" $pool) -}}
   {{- include "coldfusion.validatePool" (dict "root" $ "name" $name "pool" $pool) -}}
+  {{- if and $pool.site (ne $pool.autoscaling.kind "none") -}}
+    {{- with get $sites $pool.site -}}
+      {{- fail (printf "pools.%s and pools.%s are both scaled by the turns of site %s, whose workers are counted together, so each would start workers for all of them; scale one of the two, and give the other one replicas" . $name $pool.site) -}}
+    {{- end -}}
+    {{- $_ := set $sites $pool.site $name -}}
+  {{- end -}}
 {{- end -}}
 {{- $evaluation := include "coldfusion.evaluation" . | fromYaml -}}
 {{- if $evaluation.enabled -}}
