@@ -123,8 +123,12 @@ class Container:
         known = {f"{ENV_PREFIX}{field.upper()}" for field in Settings.model_fields}
         variables = [name for name in names if name not in known and name not in FOREIGN_VARIABLES]
         words = {word for text in self._texts() for word in re.split(r"[\s=]", text)}
-        # A file by its name, or all of the directory that is named as a whole.
-        files = [str(path) for path in self.files() if not words & {str(path), str(path.parent)}]
+        files = []
+        for path in self.files():
+            # Of a directory that is named as a whole these are looked for.
+            is_known = path.name.removeprefix(ENV_PREFIX) != path.name or path.suffix == ".toml"
+            if str(path) not in words and not (is_known and str(path.parent) in words):
+                files.append(str(path))
         return variables + files
 
     def _texts(self) -> Iterator[str]:

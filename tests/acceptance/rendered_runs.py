@@ -22,6 +22,9 @@ from tests.acceptance.world import Finished
 __all__ = ["Running", "probe", "run", "run_warm"]
 
 
+_MOST_SECONDS = 90
+
+
 class Running:
     """A container that was started by a real ``exec`` of its command."""
 
@@ -50,14 +53,21 @@ class Running:
         return float(self.container.pod.spec.get("terminationGracePeriodSeconds", 30))
 
     def wait_for(self, kind: str) -> None:
-        """Probe until it succeeds, for as long as the kubelet would."""
+        """Probe until it succeeds, for as long as the kubelet would and a test may."""
         asked = self.container.spec[kind]
         budget = asked["periodSeconds"] * asked.get("failureThreshold", 3)
-        end = time.monotonic() + asked.get("initialDelaySeconds", 0) + budget
+        budget += asked.get("initialDelaySeconds", 0)
+        end = time.monotonic() + min(budget, _MOST_SECONDS)
         while not probe(self.container, kind):
             assert self.code() is None, f"{self.container.name} ended: {last_lines(self.log)}"
             assert time.monotonic() < end, f"{self.container.name}: {kind}: {last_lines(self.log)}"
             time.sleep(0.1)
+
+    def hears(self) -> bool:
+        """Whether SIGTERM is handled: process 1 of a container does not hear it otherwise."""
+        status = Path(f"/proc/{self._record.pid}/status").read_text("ascii")
+        (mask,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+        return bool(int(mask, 16) >> (signal.SIGTERM - 1) & 1)
 
     def terminate(self) -> None:
         """SIGTERM, and no waiting."""

@@ -264,15 +264,30 @@ def test_a_worker_that_has_no_grace_loses_nothing(release: Release) -> None:
     assert world.redis.hlen("unacked:finetune:cpu") == 0
 
 
+@pytest.mark.parametrize("part", ["beat", "exporter", "fusion"])
+def test_a_pod_that_is_deleted_while_it_starts_does_not_go_on_starting(
+    release: Release, part: str
+) -> None:
+    running = release.start(part)
+    eventually(running.hears)
+    assert running.log.read_text("utf-8") == ""  # Celery, which has its own ear, is still to come
+    running.terminate()
+    assert running.wait(running.grace_seconds) == 0
+    assert running.log.read_text("utf-8") == ""
+
+
 def test_everybody_is_the_user_of_his_role_and_is_refused_nothing(release: Release) -> None:
-    clients = release.world.redis.client_list()
-    assert {client["user"] for client in clients} == {*USERS.values(), "admin"}
+    for running in release.of(*USERS):
+        if running.code() is None:
+            running.wait_for("readinessProbe")  # for which it asks the broker
     refused = {
         (item["username"], item["object"].partition(".")[2].partition("\x06")[0])
         for item in release.world.redis.acl_log()
     }
     # Doctor would ask the workers, which is not for everybody who submits.
     assert refused <= {("submit", "reply.celery.pidbox")}
+    clients = release.world.redis.client_list()
+    assert {client["user"] for client in clients} == {*USERS.values(), "admin"}
 
 
 def test_all_end_when_they_are_told_to_within_their_grace(release: Release) -> None:
