@@ -13,7 +13,7 @@ from coldfusion_queue.queue.app import FINETUNE_QUEUE, finetune_queue, unacked_k
 from tests.chart.objects import identity, named, of_kind
 from tests.chart.processes import Process, processes
 from tests.chart.rendering import CHART, VALUE_FILES, Object, render, render_values
-from tests.chart.test_processes import settings_of
+from tests.chart.test_rendered_processes import settings_of
 
 ACL = CHART / "files" / "access" / "redis" / "keda.acl"
 
