@@ -223,7 +223,9 @@ def test_ctrl_c_in_the_middle_of_an_upload(idle_world: World) -> None:
     new = {key.rpartition("/")[2] for key in after[0].keys() - before[0].keys()}
     assert new <= {"train.parquet"}
     assert after[1:] == before[1:]
-    uploads = idle_world.store._client._list_multipart_uploads(idle_world.store.bucket)
+    uploads = idle_world.store._client._list_multipart_uploads(
+        idle_world.store.bucket, prefix=f"{idle_world.repository.name}/"
+    )
     assert uploads.uploads == []
     again = idle_world.run(*arguments, "--json")
     assert again.json()["num_examples"] == 1500
