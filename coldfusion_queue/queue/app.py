@@ -92,6 +92,8 @@ def make_app(settings: Settings, queue: str = FINETUNE_QUEUE) -> Celery:
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         broker_connection_retry_on_startup=True,
+        # By default a worker gives its broker up after three quarters of an hour, and ends.
+        broker_connection_max_retries=None,
         broker_connection_timeout=settings.broker_connect_timeout_seconds,
         broker_transport_options=_transport_options(settings, queue),
         visibility_timeout=_visibility_timeout(settings),

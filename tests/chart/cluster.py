@@ -22,17 +22,19 @@ KINDS = {
     "batch/v1": ("Job",),
     "policy/v1": ("PodDisruptionBudget",),
     "networking.k8s.io/v1": ("NetworkPolicy",),
+    "autoscaling/v2": ("HorizontalPodAutoscaler",),
 }
 
 
 class Cluster(ThreadingHTTPServer):
-    """Knows the Secrets that it was given, and nothing else."""
+    """Knows the Secrets and the numbers of workers that it was given, and nothing else."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.secrets: dict[str, dict[str, str]] = {}
+        self.replicas: dict[str, int] = {}
 
     def keep(self, secret: Object) -> None:
         """What an installation would have made of a rendered Secret."""
@@ -49,8 +51,12 @@ class Cluster(ThreadingHTTPServer):
         version = path.removeprefix("/apis/").removeprefix("/api/")
         if version in KINDS:
             return _resources(version)
-        secret = self.secrets.get(path.rpartition("/secrets/")[2])
-        return None if secret is None else _secret(path.rpartition("/")[2], secret)
+        parent, _, name = path.rpartition("/")
+        if parent.endswith("/deployments") and name in self.replicas:
+            return _deployment(name, self.replicas[name])
+        if parent.endswith("/secrets") and name in self.secrets:
+            return _secret(name, self.secrets[name])
+        return None
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -92,6 +98,11 @@ def _resources(version: str) -> dict[str, Any]:
 def _secret(name: str, values: dict[str, str]) -> dict[str, Any]:
     data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": data}
+
+
+def _deployment(name: str, replicas: int) -> dict[str, Any]:
+    known = {"metadata": {"name": name}, "spec": {"replicas": replicas}}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", **known}
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What an upgrade keeps: the passwords that were generated, whatever is added to the values."""
+"""What an upgrade keeps: passwords that were generated, and workers that a scaler has started."""
 
 from __future__ import annotations
 
@@ -24,16 +24,20 @@ def installed(tmp_path: Path) -> Iterator[tuple[Cluster, Path]]:
         yield server, config
 
 
-def credentials(config: Path, *values: str) -> Object:
-    """The Secret as helm renders it when it can ask the cluster, in an upgrade."""
+def upgrade(config: Path, *values: str) -> list[Object]:
+    """What helm renders when it can ask the cluster, in an upgrade."""
     text = helm(
         *("template", "fusion", str(CHART), "--namespace", "ns", "--is-upgrade"),
         *("--dry-run=server", "--disable-openapi-validation", f"--kubeconfig={config}"),
         *(part for value in values for part in ("--set", value)),
     )
+    return load_objects(text)
+
+
+def credentials(config: Path, *values: str) -> Object:
     (found,) = (
         item
-        for item in load_objects(text)
+        for item in upgrade(config, *values)
         if item["kind"] == "Secret" and item["metadata"]["name"].endswith("-credentials")
     )
     return found
@@ -84,3 +88,26 @@ def test_a_password_that_was_deleted_is_generated_anew(installed: tuple[Cluster,
 
     assert after["keda-broker-password"] != old
     assert {key: after[key] for key in generated(before)} == generated(before)
+
+
+@pytest.mark.parametrize(("live", "rendered"), [(8, 8), (0, 0), (None, None)])
+def test_autoscaling_that_is_turned_on_leaves_the_workers_that_there_are(
+    installed: tuple[Cluster, Path], live: int | None, rendered: int | None
+) -> None:
+    server, config = installed
+    name = "fusion-coldfusion-pool-gpu"
+    if live is not None:
+        server.replicas[name] = live
+    scaling = "pools.gpu.autoscaling"
+
+    objects = upgrade(
+        *(config, f"{scaling}.kind=hpa", f"{scaling}.minReplicas=1", f"{scaling}.scaleIn=requeue"),
+        "networkPolicy.enabled=false",
+    )
+
+    (pool,) = (
+        item
+        for item in objects
+        if item["kind"] == "Deployment" and item["metadata"]["name"] == name
+    )
+    assert pool["spec"].get("replicas") == rendered

@@ -44,6 +44,11 @@ def test_a_message_reaches_its_own_queue_alone_and_holds_json(
     assert sent["finetune"][0]["headers"]["task"] == "coldfusion.finetune"  # type: ignore[index]
 
 
+def test_no_process_gives_up_a_broker_that_is_away(settings: Settings) -> None:
+    # Celery's default ends a worker after 47 minutes, and beat as well.
+    assert make_app(settings).conf.broker_connection_max_retries is None
+
+
 def test_senders_at_once_send_one_message(settings: Settings, client: redis.Redis) -> None:
     barrier = threading.Barrier(4, timeout=10)
 

@@ -213,15 +213,15 @@ annotations:
 {{- end }}
 {{- end -}}
 
-{{/* Priority class of a component: its own, else the chart's. Arguments: root, own, kind (finetune or fusion). */}}
+{{/* The value of a class cannot be changed, so it is part of the name. Priority class of a component: its own, else the chart's. Arguments: root, own, kind (finetune or fusion). */}}
 {{- define "coldfusion.priorityClass" -}}
 {{- if .own -}}
 {{- .own -}}
 {{- else if .root.Values.priorityClasses.create -}}
 {{- $name := printf "%s-%s" .root.Release.Namespace (include "coldfusion.fullname" .root) -}}
-{{- if gt (len $name) 54 -}}
-  {{- $name = printf "%s-%s" ($name | trunc 47 | trimSuffix "-") (sha256sum $name | trunc 6) -}}
+{{- if gt (len $name) 43 -}}
+  {{- $name = printf "%s-%s" ($name | trunc 36 | trimSuffix "-") (sha256sum $name | trunc 6) -}}
 {{- end -}}
-{{- printf "%s-%s" $name .kind -}}
+{{- printf "%s-%s-%d" $name .kind (get .root.Values.priorityClasses (printf "%sValue" .kind) | int) -}}
 {{- end -}}
 {{- end -}}

@@ -20,6 +20,8 @@ metadata:
     {{- include "coldfusion.labels" . | nindent 4 }}
 spec:
   replicas: 1
+  # A pod that does not come up must not keep its successor, with the mended template, from being made.
+  podManagementPolicy: Parallel
   serviceName: {{ include "coldfusion.component" . }}
   selector:
     matchLabels:

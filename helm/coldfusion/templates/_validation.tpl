@@ -26,6 +26,18 @@
     {{- fail "evaluation.site: a site runs finetune workers alone; leave it empty" -}}
   {{- end -}}
 {{- end -}}
+{{- range $label, $_ := .Values.commonLabels -}}
+  {{- if regexMatch "^(app\\.kubernetes\\.io/(name|instance|component|part-of|version|managed-by)|helm\\.sh/chart)$" $label -}}
+    {{- fail (printf "commonLabels has %s, which the chart sets and selects pods by: take a name of your own, such as example.org/team" $label) -}}
+  {{- end -}}
+{{- end -}}
+{{- $scraped := .Values.monitoring.podMonitor.enabled -}}
+{{- range include "coldfusion.pools" . | fromYaml -}}
+  {{- if eq .autoscaling.kind "hpa" -}}{{- $scraped = true -}}{{- end -}}
+{{- end -}}
+{{- if and $scraped .Values.networkPolicy.enabled (not .Values.networkPolicy.metricsFrom) -}}
+  {{- fail "networkPolicy.metricsFrom is empty, but monitoring.podMonitor or an HPA needs the metrics: name your Prometheus as a peer, such as {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}, or set networkPolicy.enabled=false" -}}
+{{- end -}}
 {{- if and (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) -}}
   {{- fail "serviceAccount.create is false and serviceAccount.name empty: name the account to use, or let the chart create one" -}}
 {{- end -}}

@@ -74,6 +74,11 @@ isSentinel: {{ hasPrefix "sentinel" $scheme }}
 addresses: {{ $addresses | quote }}
 port: {{ regexFind "[0-9]+$" (first (splitList "," $addresses)) | default (ternary "26379" "6379" (hasPrefix "sentinel" $scheme)) }}
 database: {{ $database | quote }}
+{{- $ports := list }}
+{{- range splitList "," $addresses }}
+  {{- $ports = append $ports (regexFind "[0-9]+$" (regexFind ":[0-9]+$" .) | default (ternary "26379" "6379" (hasPrefix "sentinel" $scheme))) }}
+{{- end }}
+ports: {{ toJson (uniq $ports) }}
 {{- end -}}
 
 {{/* The store: endpoint, port, region, addressing as YAML. */}}

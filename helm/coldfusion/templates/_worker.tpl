@@ -60,6 +60,11 @@ metadata:
 spec:
   {{- if eq $pool.autoscaling.kind "none" }}
   replicas: {{ $pool.replicas }}
+  {{- else }}
+  {{- with lookup "apps/v1" "Deployment" $root.Release.Namespace (include "coldfusion.component" .) }}
+  # The number that there is: without it an upgrade that turns autoscaling on would leave one worker of many.
+  replicas: {{ .spec.replicas }}
+  {{- end }}
   {{- end }}
   revisionHistoryLimit: 3
   # A rollout waits for workers that drain.
