@@ -66,6 +66,9 @@ RARE = {
     "submit": {"Read open/*"},
 }
 
+#: Of these, what happens here in some runs: whoever is first deletes the marker of an open submission.
+RACED = {role: {"Delete open/*"} if role == "fusion" else set() for role in RARE}
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -210,15 +213,12 @@ def test_a_policy_allows_what_its_role_asks_for_and_nothing_that_is_never_asked(
     assert {item for item in as_at_aws(stage.worked[role]) if not allows(own, item)} == set()
     asked = as_at_aws(stage.recorders[role].requests())  # doctor's are among them
     below = f"arn:aws:s3:::{stage.access.store.bucket}/{REPOSITORY}/"
-    rights = {
-        name.replace(below, "").replace(f"{REPOSITORY}/", ""): single
-        for name, single in patterns(own)
-    }
     unused = {
-        name for name, single in rights.items() if not any(allows(single, item) for item in asked)
+        name.replace(below, "").replace(f"{REPOSITORY}/", "")
+        for name, single in patterns(own)
+        if not any(allows(single, item) for item in asked)
     }
     # Whoever may read may list, to be told what is not there.
     rare = RARE[role] | {name.replace("Read", "List") for name in RARE[role]}
     assert unused - rare == set()
-    # What is rare may happen all the same: who is first deletes the marker of an open submission.
-    assert RARE[role] - rights.keys() == set()
+    assert RARE[role] - unused - RACED[role] == set()
