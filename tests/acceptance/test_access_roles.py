@@ -66,7 +66,7 @@ RARE = {
     "submit": {"Read open/*"},
 }
 
-#: Of these, what happens here in some runs: whoever is first deletes the marker of an open submission.
+#: Of these, what happens in some runs: whoever is first deletes the marker of an open submission.
 RACED = {role: {"Delete open/*"} if role == "fusion" else set() for role in RARE}
 
 
