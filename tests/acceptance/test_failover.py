@@ -23,6 +23,8 @@ QUICK = {
     "COLDFUSION_LEASE_SECONDS": "6",
     "COLDFUSION_PROGRESS_INTERVAL_SECONDS": "0.1",
     "COLDFUSION_BROKER_CONNECT_TIMEOUT_SECONDS": "1",
+    # A fusion in the moment of the failover cannot give its lock up, which has to expire.
+    "COLDFUSION_FUSION_LOCK_SECONDS": "5",
 }
 TURN = ("--set", "epochs=1", "--set", "batch_size=8", "--set", "max_length=16")
 

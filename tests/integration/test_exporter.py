@@ -22,6 +22,7 @@ Samples = dict[tuple[str, str], float]
 
 #: Scaled by an HPA, one in a pool of everybody's and one at a site.
 VALUES = {
+    "networkPolicy": {"metricsFrom": [{"namespaceSelector": {}}]},
     "pools": {
         "gpu": {
             "autoscaling": {"kind": "hpa", "minReplicas": 1, "scaleIn": "requeue"},
