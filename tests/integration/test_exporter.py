@@ -32,7 +32,7 @@ VALUES = {
             "siteData": {"existingClaim": "notes"},
             "autoscaling": {"kind": "hpa", "minReplicas": 1, "scaleIn": "requeue"},
         },
-    }
+    },
 }
 
 
