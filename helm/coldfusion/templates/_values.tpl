@@ -57,7 +57,7 @@
 {{- add .root.Values.shutdown.preStopSeconds .drainSeconds .root.Values.shutdown.softSeconds 15 -}}
 {{- end -}}
 
-{{/* The broker: url, host, port, database, isTls, sentinels (host:port,...) as YAML. */}}
+{{/* The broker as YAML: url, isTls, isSentinel, addresses (host:port,...), database, and ports of the addresses. */}}
 {{- define "coldfusion.broker" -}}
 {{- $url := .Values.broker.external.url -}}
 {{- if eq .Values.broker.kind "embedded" -}}
@@ -72,7 +72,6 @@ url: {{ $url | quote }}
 isTls: {{ has $scheme (list "rediss" "sentinels") }}
 isSentinel: {{ hasPrefix "sentinel" $scheme }}
 addresses: {{ $addresses | quote }}
-port: {{ regexFind "[0-9]+$" (first (splitList "," $addresses)) | default (ternary "26379" "6379" (hasPrefix "sentinel" $scheme)) }}
 database: {{ $database | quote }}
 {{- $ports := list }}
 {{- range splitList "," $addresses }}
