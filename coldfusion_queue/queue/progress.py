@@ -28,6 +28,8 @@ class ProgressReport(BaseModel):
     examples_per_second: float | None
     tokens_per_second: float | None = None
     memory_bytes: int | None = None
+    seconds: float | None = None
+    """For how long this attempt at the turn has run."""
     worker: str
 
 

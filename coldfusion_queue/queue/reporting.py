@@ -63,7 +63,7 @@ class TurnReporter:
         self._lease = lease
         self._worker = worker
         self._metrics = metrics
-        self._checked = time.monotonic()
+        self._started = self._checked = time.monotonic()
 
     def __call__(self, phase: Phase, base_version: int, progress: Progress | None) -> None:
         """Write a report.
@@ -102,5 +102,6 @@ class TurnReporter:
             examples_per_second=progress.examples_per_second if progress else None,
             tokens_per_second=progress.tokens_per_second if progress else None,
             memory_bytes=progress.memory_bytes if progress else None,
+            seconds=round(time.monotonic() - self._started, 1),
             worker=self._worker,
         )
