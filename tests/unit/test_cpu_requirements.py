@@ -99,7 +99,7 @@ def test_the_list_names_what_is_asked_for_and_pins_nothing() -> None:
     }
 
     assert names == sorted(names)
-    assert all(re.fullmatch(r"[a-z-]+", name) for name in names)
+    assert all(re.fullmatch(r"[a-z][a-z0-9-]*", name) for name in names)
     assert {normal(name) for name in names} <= {normal(name) for name in pinned}
 
 
