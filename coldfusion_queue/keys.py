@@ -41,7 +41,8 @@ Redis keys, none of which holds anything that cannot be rebuilt::
     coldfusion:<repository>:missing:<contribution_id> string, expires: since when it is not queued
     coldfusion:<repository>:progress:<submission_id>  string, expires: JSON of the last report
     coldfusion:<repository>:sites                  set: sites that turns were sent to
-    finetune.<site>.online                         string, expires: a worker of the site is there
+    workers:<queue>                                sorted set, expires: when each of its workers,
+                                                   ``<pool>/<name>``, said last that it is there
     coldfusion:pools                               set: pools that finetune workers are in
 """
 
@@ -49,7 +50,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["POOLS", "ObjectKeys", "RedisKeys", "site_presence"]
+__all__ = ["POOLS", "ObjectKeys", "RedisKeys", "presence"]
 
 #: Redis key of the pools that finetune workers are in; a pool serves all repositories.
 POOLS = "coldfusion:pools"
@@ -291,6 +292,6 @@ class RedisKeys:
         return f"coldfusion:{self.repository}:sites"
 
 
-def site_presence(site: str) -> str:
-    """Redis key that says that a worker of a site is there; a site serves all repositories."""
-    return f"finetune.{site}.online"
+def presence(queue: str) -> str:
+    """Redis key of who consumes a queue, and when each said so; workers serve all repositories."""
+    return f"workers:{queue}"

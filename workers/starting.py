@@ -121,9 +121,7 @@ def run_worker(
         app.conf.worker_proc_alive_timeout = _CHILD_READY_SECONDS
         app.steps["consumer"].add(renewing_step(settings))
         app.steps["consumer"].add(pulse_step(health))
-        announcing = announcing_step(settings) if has_device else None
-        if announcing is not None:
-            app.steps["consumer"].add(announcing)
+        app.steps["consumer"].add(announcing_step(settings, queues[0]))
         if has_device:
             slots = open_slots(Path(directory), num_children, settings.prepare_ahead_seconds)
             app.steps["consumer"].add(taking_step(slots, queues[0]))

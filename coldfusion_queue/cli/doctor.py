@@ -194,7 +194,7 @@ def _site_worker(settings: Settings, site: str) -> tuple[str, str]:
     from coldfusion_queue.queue.presence import is_present
 
     with broker_errors(settings):
-        if is_present(connect_redis(settings), site):
+        if is_present(connect_redis(settings), settings, site):
             return "ok", f"a worker of site {site} is there"
     return "note", f"no worker of site {site} is there; start one"
 

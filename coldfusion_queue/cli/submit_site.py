@@ -71,7 +71,7 @@ def _notes(settings: Settings, site: str) -> list[str]:
 
     try:
         with broker_errors(settings):
-            if is_present(connect_redis(settings), site):
+            if is_present(connect_redis(settings), settings, site):
                 return []
     except ColdFusionError:
         return []  # the submission is recorded, and that it was not sent has been said

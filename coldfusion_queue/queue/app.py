@@ -11,9 +11,11 @@ tasks a pool is at is the length of one hash, by which it can be scaled.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from celery import Celery
+from celery.signals import before_task_publish
 from kombu import Exchange, Queue
 
 from coldfusion_queue.queue.broker import library_url, sentinel_options, ssl_options
@@ -23,6 +25,7 @@ __all__ = [
     "EVALUATION_QUEUE",
     "FINETUNE_QUEUE",
     "FUSION_QUEUE",
+    "SENT_AT",
     "finetune_queue",
     "make_app",
     "unacked_index_key",
@@ -32,6 +35,9 @@ __all__ = [
 FINETUNE_QUEUE = "finetune"
 FUSION_QUEUE = "fusion"
 EVALUATION_QUEUE = "evaluate"
+
+#: Header of each message: when it was sent first, by the sender's clock, in seconds of Unix time.
+SENT_AT = "sent_at"
 
 
 def finetune_queue(site: str | None) -> Queue:
@@ -104,6 +110,11 @@ def make_app(settings: Settings, queue: str = FINETUNE_QUEUE) -> Celery:
         beat_schedule=_beat_schedule(settings),
     )
     return app
+
+
+@before_task_publish.connect(dispatch_uid="coldfusion.sent_at")  # type: ignore[untyped-decorator]
+def _stamp(headers: dict[str, Any], **_: object) -> None:
+    headers[SENT_AT] = time.time()
 
 
 def _queues(settings: Settings) -> tuple[Queue, ...]:

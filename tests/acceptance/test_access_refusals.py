@@ -160,7 +160,13 @@ COMMANDS = {
     "SADD coldfusion:R:sites hospital-a": "site fusion submit",
     "SMEMBERS coldfusion:R:sites": "site fusion submit exporter",
     "SADD coldfusion:pools a100": "finetune",
-    "SET finetune.hospital-a.online yes": "site fusion submit",
+    # Who says that it is there, and who asks.
+    "ZADD workers:finetune 0 worker": "finetune",
+    "ZADD workers:finetune.hospital-a 0 worker": "site",
+    "ZADD workers:finetune.hospital-ab 0 worker": "",
+    "ZADD workers:evaluate 0 worker": "evaluation",
+    "ZADD workers:fusion 0 worker": "fusion",
+    "ZCOUNT workers:finetune.hospital-a 0 1": "site submit",
     "SET coldfusion:another:turn:a.t00001 sent": "",
     "GET coldfusion:another:progress:a": "",
     # Which queue a message comes to.

@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from coldfusion_queue.audit import Check, audit
 from coldfusion_queue.cli.main import cli
-from coldfusion_queue.keys import RedisKeys, site_presence
+from coldfusion_queue.keys import RedisKeys, presence
 from coldfusion_queue.queue import tasks
 from coldfusion_queue.queue.app import make_app
 from coldfusion_queue.queue.hints import TurnHints
@@ -213,7 +213,8 @@ def test_the_doctor_at_a_site_asks_for_its_own_worker_alone(
     monkeypatch.setenv("COLDFUSION_SITE", SITE)
     monkeypatch.setenv("COLDFUSION_SITE_DATA_DIR", str(tmp_path))
     if is_there:
-        client.set(site_presence(SITE), "")
+        seconds, _ = client.time()
+        client.zadd(presence(f"finetune.{SITE}"), {"/finetune@a": seconds})
 
     answer = json.loads(CliRunner().invoke(cli, ["doctor", "--json"]).stdout)
 
