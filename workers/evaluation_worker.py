@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 
 from coldfusion_queue.queue.app import EVALUATION_QUEUE
-from workers.starting import check_broker, check_store, prepare, run_worker
+from workers.starting import prepare, run_worker
 
 __all__ = ["main"]
 
@@ -21,8 +21,6 @@ def main() -> None:
     settings = prepare()
     if settings.site is not None:
         raise SystemExit("a site runs finetune workers alone: unset COLDFUSION_SITE for this one")
-    check_broker(settings)
-    check_store(settings)
     # It loads torch with its first evaluation: beside a repository without a gate it costs little.
     run_worker(settings, [EVALUATION_QUEUE], arguments.name)
 

@@ -9,7 +9,7 @@ import argparse
 import os
 
 from coldfusion_queue.queue.app import finetune_queue
-from workers.starting import check_broker, check_store, prepare, run_worker
+from workers.starting import prepare, run_worker
 
 __all__ = ["main"]
 
@@ -23,8 +23,6 @@ def main() -> None:
     if arguments.site is not None:  # the pool's children read the settings anew
         os.environ["COLDFUSION_SITE"] = arguments.site
     settings = prepare()
-    check_broker(settings)
-    check_store(settings)
     # Two: one trains while the other prepares the next turn or uploads the last one.
     num_children = 2 if settings.prepare_ahead_seconds > 0 else 1
     queue = finetune_queue(settings.site).name

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 
 from coldfusion_queue.queue.app import FUSION_QUEUE
-from workers.starting import check_broker, check_store, prepare, run_worker
+from workers.starting import prepare, run_worker
 
 __all__ = ["main"]
 
@@ -25,8 +25,6 @@ def main() -> None:
     settings = prepare()
     if settings.site is not None:
         raise SystemExit("a site runs finetune workers alone: unset COLDFUSION_SITE for this one")
-    check_broker(settings)
-    check_store(settings)
     # Beat may be down, or its next reconcile some way off: what was lost is looked for now.
     first_tasks = ["coldfusion.reconcile"]
     run_worker(settings, [FUSION_QUEUE], arguments.name, _NUM_CHILDREN, first_tasks)

@@ -88,7 +88,7 @@ def run_worker(
     *,
     has_device: bool = False,
 ) -> None:
-    """Run a Celery worker until it is told to stop.
+    """Look at broker and store, then run a Celery worker until it is told to stop.
 
     Args:
         settings: read by ``prepare``.
@@ -97,11 +97,17 @@ def run_worker(
         num_children: processes of its pool, each of which runs one task at a time.
         first_tasks: tasks of the repository to send when the worker is ready.
         has_device: its children take turns at one device; it consumes one queue then.
+
+    Raises:
+        SystemExit: see ``check_broker`` and ``check_store``.
     """
     with tempfile.TemporaryDirectory(prefix="coldfusion-worker-") as directory:
         keep_from_cleaners(directory)
-        # The pool's children write their metrics there; read by the server in this process.
+        # The pool's children write their metrics there; read by the server in this process. The
+        # library looks for it once, when it is imported, as it is by the first request.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
+        check_broker(settings)
+        check_store(settings)
         from celery.signals import worker_process_init, worker_ready
 
         from coldfusion_queue.queue.app import FINETUNE_QUEUE, make_app
@@ -178,8 +184,8 @@ def keep_from_cleaners(directory: str) -> None:
 
 
 def _serve(settings: Settings) -> Health:
-    # After ``PROMETHEUS_MULTIPROC_DIR`` is set, and all that the server's threads will need is
-    # imported here: a fork must not find one of them in the middle of an import.
+    # All that the server's threads will need is imported here: a fork must not find one of them in
+    # the middle of an import.
     from prometheus_client import CollectorRegistry
     from prometheus_client.multiprocess import MultiProcessCollector
 

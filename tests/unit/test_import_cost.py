@@ -3,6 +3,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 HEAVY = ("torch", "transformers", "datasets", "pandas", "pyarrow", "numpy")
 
 
@@ -30,3 +32,14 @@ def test_the_fusion_worker_loads_no_torch() -> None:
 
 def test_a_finetune_without_adapters_loads_no_peft() -> None:
     assert not loaded_after("import coldfusion_queue.finetune.run") & {"peft", "accelerate"}
+
+
+@pytest.mark.parametrize("name", ["finetune_worker", "evaluation_worker", "fusion_worker"])
+def test_a_worker_says_where_its_metrics_go_before_the_library_that_writes_them_is_loaded(
+    name: str,
+) -> None:
+    loaded = loaded_after(
+        f"import workers.{name}, coldfusion_queue.store, coldfusion_queue.queue.server"
+    )
+
+    assert "prometheus_client" not in loaded

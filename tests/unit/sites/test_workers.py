@@ -42,8 +42,6 @@ def test_a_finetune_worker_consumes_the_one_queue_that_is_its_own(
         monkeypatch.delenv("COLDFUSION_SITE")
     if queue != "finetune":
         monkeypatch.setenv("COLDFUSION_SITE_DATA_DIR", str(tmp_path))
-    monkeypatch.setattr(finetune_worker, "check_broker", lambda settings: None)
-    monkeypatch.setattr(finetune_worker, "check_store", lambda settings: None)
     monkeypatch.setattr(finetune_worker, "run_worker", run)
     monkeypatch.setattr("workers.starting.configure_logs", lambda settings: None)
 
@@ -63,8 +61,6 @@ def test_a_finetune_worker_has_a_second_process_if_it_is_to_prepare_ahead(
 
     monkeypatch.setattr("sys.argv", ["finetune_worker"])
     monkeypatch.setenv("COLDFUSION_PREPARE_AHEAD_SECONDS", seconds)
-    monkeypatch.setattr(finetune_worker, "check_broker", lambda settings: None)
-    monkeypatch.setattr(finetune_worker, "check_store", lambda settings: None)
     monkeypatch.setattr(finetune_worker, "run_worker", run)
     monkeypatch.setattr("workers.starting.configure_logs", lambda settings: None)
 
