@@ -42,7 +42,8 @@ def test_ranges_subqueries_and_offsets_become_shorter_and_strings_and_numbers_do
     first, second, third = exprs(quickened(RULES, 60, 5))
 
     assert first == (
-        'max by (queue) (age_seconds{queue=~"[5m]|offset 1h"}) > 1800 and delta(length[60000ms]) > 0'
+        'max by (queue) (age_seconds{queue=~"[5m]|offset 1h"}) > 1800'
+        " and delta(length[60000ms]) > 0"
     )
     assert second == "rate(things_total[5000ms] offset 90000ms)"
     assert third == (
@@ -68,5 +69,5 @@ def test_a_threshold_of_seconds_is_written_otherwise_where_it_is_asked_for() -> 
     "thresholds", [{"Waits": ("> 1801", "> 30")}, {"Sleeps": ("> 1800", "> 30")}]
 )
 def test_a_threshold_that_is_not_there_is_an_error(thresholds: dict[str, tuple[str, str]]) -> None:
-    with pytest.raises(AssertionError, match="not in it|no such alerts"):
+    with pytest.raises(AssertionError, match=r"not in it|no such alerts"):
         quickened(RULES, 60, 5, thresholds)
