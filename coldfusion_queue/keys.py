@@ -41,6 +41,7 @@ Redis keys, none of which holds anything that cannot be rebuilt::
     coldfusion:<repository>:missing:<contribution_id> string, expires: since when it is not queued
     coldfusion:<repository>:progress:<submission_id>  string, expires: JSON of the last report
     coldfusion:<repository>:sites                  set: sites that turns were sent to
+    coldfusion:<repository>:stored                 string: JSON of bytes and objects of each room
     workers:<queue>                                sorted set, expires: when each of its workers,
                                                    ``<pool>/<name>``, said last that it is there
     coldfusion:pools                               set: pools that finetune workers are in
@@ -290,6 +291,11 @@ class RedisKeys:
     def sites(self) -> str:
         """Sites that turns were sent to, each of which has a queue of its own."""
         return f"coldfusion:{self.repository}:sites"
+
+    @property
+    def stored(self) -> str:
+        """What lay in the bucket when garbage was collected last."""
+        return f"coldfusion:{self.repository}:stored"
 
 
 def presence(queue: str) -> str:

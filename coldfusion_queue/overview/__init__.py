@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from coldfusion_queue.overview.history import RecentHistory, WholeHistory
 from coldfusion_queue.overview.overview import (
     BrokerOverview,
     History,
@@ -11,24 +12,27 @@ from coldfusion_queue.overview.overview import (
     PoolOverview,
     Quality,
     QueueOverview,
-    StoreOverview,
     StoredRoom,
+    StoreOverview,
 )
 from coldfusion_queue.overview.reading import OverviewReader
-from coldfusion_queue.overview.tally import Distribution, LedgerTally
+from coldfusion_queue.overview.tally import Bounds, Distribution, LedgerTally
 
 __all__ = [
+    "Bounds",
     "BrokerOverview",
     "Distribution",
     "History",
-    "LedgerTally",
     "Lease",
+    "LedgerTally",
     "LostWorker",
     "Overview",
     "OverviewReader",
     "PoolOverview",
     "Quality",
     "QueueOverview",
+    "RecentHistory",
     "StoreOverview",
     "StoredRoom",
+    "WholeHistory",
 ]

@@ -71,7 +71,7 @@ class LedgerCount:
 
     def __init__(self, bounds: Bounds) -> None:
         self._sequence = -1
-        self._decisions = Counter({key: 0 for key in _possible_decisions()})
+        self._decisions = Counter(dict.fromkeys(_possible_decisions(), 0))
         self._verdicts = Counter({"published": 0, "withheld": 0})
         self._rollbacks = self._overrides = 0
         outcomes = (Outcome.FUSED.value, Outcome.REFUSED.value)

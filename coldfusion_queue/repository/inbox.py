@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,8 +12,9 @@ from coldfusion_queue.keys import ObjectKeys
 from coldfusion_queue.records import Contribution
 from coldfusion_queue.repository.committing import Contributions
 from coldfusion_queue.store import ObjectInfo, Store
+from coldfusion_queue.threads import WorkThreads
 
-__all__ = ["Inbox", "InboxContents", "PendingContribution"]
+__all__ = ["Inbox", "InboxContents", "InboxGlance", "PendingContribution"]
 
 #: Markers that are looked at at once: each costs two requests, and most of a request is waiting.
 _NUM_THREADS = 16
@@ -39,6 +39,15 @@ class InboxContents:
     """The oldest arrival first."""
     unreadable: Mapping[str, InvalidRecordError]
     """Contributions whose record cannot be read, by id."""
+
+
+@dataclass(frozen=True)
+class InboxGlance:
+    """What the listing alone tells; may count a few that are decided or not committed."""
+
+    num_markers: int
+    oldest_at: datetime | None
+    """When the oldest marker was created, by the store's clock; None without any."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,12 @@ class Inbox:
 
     def count(self) -> int:
         """Number of markers: pending contributions and perhaps a few that are not, cheaply."""
-        return sum(1 for _ in self._store.list(self._keys.inbox))
+        return self.glance().num_markers
+
+    def glance(self) -> InboxGlance:
+        """How many markers there are and since when, without a look at any contribution."""
+        arrivals = [marker.last_modified for marker in self._store.list(self._keys.inbox)]
+        return InboxGlance(len(arrivals), min(arrivals, default=None))
 
     def remove(self, contribution_ids: list[str]) -> None:
         """Delete the markers of decided contributions."""
@@ -90,7 +104,7 @@ class Inbox:
 
     def _seen(self) -> Iterator[_Seen]:
         markers = list(self._store.list(self._keys.inbox))
-        with ThreadPoolExecutor(_NUM_THREADS, "inbox") as threads:
+        with WorkThreads(_NUM_THREADS, "inbox") as threads:
             for start in range(0, len(markers), _BATCH):
                 yield from threads.map(self._see, markers[start : start + _BATCH])
 

@@ -99,14 +99,24 @@ class Ledger:
         remedy = f"the newest is {current}; 'coldfusion history' lists them"
         if not 0 <= version < current:
             raise NotFoundError("base version", str(version), remedy)
-        low, high = 0, newest.sequence
+        found = self.entry(self._first_of(version, newest.sequence)).after.base
+        if found.version != version:
+            raise NotFoundError("base version", str(version), remedy)
+        return found
+
+    def publication(self, newest: LedgerEntry) -> int:
+        """Number of the entry that published the base version which holds after ``newest``."""
+        if newest.published is not None:
+            return newest.sequence
+        return self._first_of(newest.after.base.version, newest.sequence)
+
+    def _first_of(self, version: int, last: int) -> int:
+        """The first entry whose base version is not older, of those up to ``last``."""
+        low, high = 0, last
         while low < high:
             middle = (low + high) // 2
             if self.entry(middle).after.base.version < version:
                 low = middle + 1
             else:
                 high = middle
-        found = self.entry(low).after.base
-        if found.version != version:
-            raise NotFoundError("base version", str(version), remedy)
-        return found
+        return low
