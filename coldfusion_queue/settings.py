@@ -283,6 +283,10 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "text"] = "auto"
     """``json`` writes one object a line, ``text`` is for people; ``auto`` is text on a terminal."""
 
+    traces: bool = False
+    """Send traces by OTLP over HTTP to where the standard ``OTEL_EXPORTER_OTLP_*`` variables say;
+    needs the extra ``traces``."""
+
     @field_validator("home", "secrets_dir", "broker_ca_file", "s3_ca_file", "site_data_dir")
     @classmethod
     def _expand_user(cls, value: Path | None) -> Path | None:

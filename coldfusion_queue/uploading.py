@@ -23,6 +23,7 @@ from coldfusion_queue.repository.committing import HEAD_FILE, SHARED_FILE
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.residuals import Residuals
 from coldfusion_queue.settings import Settings
+from coldfusion_queue.tracing import span, traceparent
 
 if TYPE_CHECKING:
     from coldfusion_queue.finetune.request import FinetuneResult
@@ -72,6 +73,11 @@ def upload_and_commit(repository: Repository, settings: Settings, finetuned: Fin
     Raises:
         StoreUnavailableError: the store was away for longer.
     """
+    with span("commit", contribution=finetuned.contribution_id):
+        return _upload_and_commit(repository, settings, finetuned)
+
+
+def _upload_and_commit(repository: Repository, settings: Settings, finetuned: Finetuned) -> bool:
     contributions = repository.contributions
     name = finetuned.contribution_id
     residuals, owner = Residuals(settings.residuals_dir), finetuned.submission.submission_id
@@ -98,6 +104,7 @@ def upload_and_commit(repository: Repository, settings: Settings, finetuned: Fin
         environment=finetuned.files.environment,
         created_at=datetime.now(UTC),
         created_by=actor(),
+        traceparent=traceparent(),
     )
     committed = _patiently(settings, name, lambda: contributions.commit(contribution))
     if committed:

@@ -16,6 +16,7 @@ from coldfusion_queue.errors import ColdFusionError, DeviceLostError, NotFoundEr
 from coldfusion_queue.logs import configure_logs
 from coldfusion_queue.settings import Settings, load_settings
 from coldfusion_queue.store import Store, check_conditional_writes
+from coldfusion_queue.tracing import check_tracing, start_tracing, stop_tracing
 
 if TYPE_CHECKING:
     from workers.health import Health
@@ -40,6 +41,7 @@ def prepare() -> Settings:
     """Read the settings and configure the logs; wrong settings end the process."""
     try:
         settings = load_settings()
+        check_tracing(settings)
     except ColdFusionError as error:
         print(error, file=sys.stderr)
         raise SystemExit(error.exit_code) from None
@@ -108,9 +110,10 @@ def run_worker(
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
         check_broker(settings)
         check_store(settings)
-        from celery.signals import worker_process_init, worker_ready
+        from celery.signals import worker_process_init, worker_process_shutdown, worker_ready
 
         from coldfusion_queue.queue.app import FINETUNE_QUEUE, make_app
+        from coldfusion_queue.queue.binding import bind_tasks
         from coldfusion_queue.queue.presence import announcing_step
         from coldfusion_queue.queue.process import this_process
         from coldfusion_queue.queue.reconnecting import mend_reconnecting
@@ -122,6 +125,7 @@ def run_worker(
 
         remember_this_worker()
         mend_reconnecting()
+        bind_tasks()
         health = _serve(settings)
         app = make_app(settings, FINETUNE_QUEUE if has_device else queues[0])
         app.conf.worker_proc_alive_timeout = _CHILD_READY_SECONDS
@@ -136,6 +140,10 @@ def run_worker(
             this_process()  # which says that it is idle, in the place of one that died
             if has_device:
                 _prepare_for_finetunes(settings)
+            start_tracing(settings, f"coldfusion-{queues[0]}")
+
+        def child_ends(**_: object) -> None:
+            stop_tracing()
 
         def ready(**_: object) -> None:
             health.pulse()
@@ -144,9 +152,11 @@ def run_worker(
                 app.send_task(task, args=(settings.repository,))
 
         worker_process_init.connect(child_ready, weak=False)
+        worker_process_shutdown.connect(child_ends, weak=False)
         worker_ready.connect(ready, weak=False)
         app.worker_main(
             [
+                "--quiet",  # its banner is no log record
                 "worker",
                 "--pool=prefork",
                 f"--concurrency={num_children}",

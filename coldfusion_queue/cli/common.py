@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -37,6 +38,7 @@ __all__ = [
     "parse_settings",
     "print_json",
     "time_text",
+    "trace_command",
     "transfer_bar",
 ]
 
@@ -77,6 +79,19 @@ def open_repository() -> tuple[Settings, Repository]:
 
     settings = load_settings()
     return settings, Repository.open(settings, attempts=INTERACTIVE_ATTEMPTS)
+
+
+def trace_command(settings: Settings) -> None:
+    """Trace what this command does from here on to its end, if the settings say so."""
+    from coldfusion_queue import tracing
+
+    if settings.traces:
+        # Only messages of tasks that are known here are traced.
+        import_module("coldfusion_queue.queue.tasks")
+        command = click.get_current_context()
+        tracing.start_tracing(settings, "coldfusion")
+        command.call_on_close(tracing.stop_tracing)
+        command.with_resource(tracing.span(f"coldfusion {command.command.name}"))
 
 
 def open_sender(settings: Settings) -> TurnSender:

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from coldfusion_queue.cli.common import json_option, open_repository, print_json, transfer_bar
+from coldfusion_queue.cli.common import (
+    json_option,
+    open_repository,
+    print_json,
+    trace_command,
+    transfer_bar,
+)
 from coldfusion_queue.errors import UsageError
 from coldfusion_queue.names import (
     actor,
@@ -19,6 +25,7 @@ from coldfusion_queue.names import (
     new_submission_id,
     slug,
 )
+from coldfusion_queue.tracing import traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,6 +70,7 @@ def contribute(
     model_dir = Path(what)
     contributor = check_name("contributor", name) if name else slug(model_dir.absolute().name)
     settings, repository = open_repository()
+    trace_command(settings)
     base = repository.ledger.base_version(base_version)
     contribution, missing = _contribute(
         settings, repository, base, model_dir, contributor, reason, quiet=as_json
@@ -156,6 +164,7 @@ def _commit(
         metrics={},
         created_at=datetime.now(UTC),
         created_by=actor(),
+        traceparent=traceparent(),
     )
     if reason is not None:
         record_override(repository, name, reason)

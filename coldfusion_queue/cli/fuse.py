@@ -14,6 +14,7 @@ from coldfusion_queue.cli.common import (
     open_repository,
     parse_settings,
     print_json,
+    trace_command,
 )
 from coldfusion_queue.errors import RetryableError, UsageError
 
@@ -50,6 +51,7 @@ def fuse(pairs: tuple[str, ...], as_json: bool) -> None:
         got = f"gate_datasets={','.join(changed.gate_datasets)}"
         raise UsageError("--set", got, "none, which does without the gate; 'policy' sets one")
     settings, repository = open_repository()
+    trace_command(settings)
     report = fuse_once(repository, settings, {"min_contributions": 1, **changes})
     entry = report.entry
     if report.wanted:

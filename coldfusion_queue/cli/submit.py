@@ -16,6 +16,7 @@ from coldfusion_queue.cli.common import (
     open_sender,
     parse_settings,
     print_json,
+    trace_command,
     transfer_bar,
 )
 from coldfusion_queue.cli.submit_site import (
@@ -26,6 +27,7 @@ from coldfusion_queue.cli.submit_site import (
 from coldfusion_queue.cli.waiting import wait_for
 from coldfusion_queue.errors import RetryableError, UsageError
 from coldfusion_queue.names import check_name
+from coldfusion_queue.tracing import note_ids
 
 if TYPE_CHECKING:
     from coldfusion_queue.intake.prepare import PreparedDataset
@@ -133,6 +135,7 @@ def submit(
     at_site = parse_site(data, site)
     hyperparameters = parse_settings(Hyperparameters, pairs)
     settings, repository = open_repository()
+    trace_command(settings)
     sender = None if held_out else open_sender(settings)
     announce: Callable[[Submission], None]
     if at_site is None:
@@ -159,6 +162,7 @@ def submit(
         hyperparameters=hyperparameters,
         site_data=private,
     )
+    note_ids(submission=submission.submission_id)
     if sender is not None:
         _send(sender, submission)
     if not (wait and as_json):  # else there would be two documents

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 
 from coldfusion_queue.finetune.checkpoint import TrainingState
+from coldfusion_queue.threads import WorkThreads
 
 __all__ = ["IntervalSaver", "Keep"]
 
@@ -35,7 +36,7 @@ class IntervalSaver:
         self._path = directory / "interval.safetensors"
         self._keep = keep
         self._begun = time.monotonic()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._thread = WorkThreads(1, thread_name_prefix="checkpoint")
         self._running: Future[None] | None = None
 
     def is_due(self) -> bool:

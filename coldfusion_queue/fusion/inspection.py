@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +19,7 @@ from coldfusion_queue.fusion.read_ahead import ReadAhead
 from coldfusion_queue.fusion.reader import Reader
 from coldfusion_queue.fusion.sketch import Sketch
 from coldfusion_queue.fusion.terms import Terms
+from coldfusion_queue.threads import WorkThreads
 
 __all__ = ["UpdateFacts", "inspect_update"]
 
@@ -62,7 +62,7 @@ def inspect_update(
     Cost: O(P) time for P parameters.
     """
     base_reader = ModelReader.open(base, None)
-    with ThreadPoolExecutor(3, thread_name_prefix="inspect") as pool:
+    with WorkThreads(3, thread_name_prefix="inspect") as pool:
         (member,) = open_members(base, base_reader, [item], pool)
         needed = [member.reader, member.reference, base_reader if base_norm is None else None]
         readers: list[Reader] = list(dict.fromkeys(each for each in needed if each is not None))

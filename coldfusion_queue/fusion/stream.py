@@ -36,6 +36,7 @@ from coldfusion_queue.fusion.momentum import FusionState, Momentum, open_momentu
 from coldfusion_queue.fusion.read_ahead import ReadAhead, share_of
 from coldfusion_queue.fusion.reader import Reader
 from coldfusion_queue.fusion.surveying import Surveyor
+from coldfusion_queue.threads import WorkThreads
 
 __all__ = [
     "ContributionFault",
@@ -98,7 +99,7 @@ class Fusion:
         self._threads = threads
         self._decay = method.decay
         self._base = ModelReader.open(base, None)
-        with ThreadPoolExecutor(threads) as pool:
+        with WorkThreads(threads) as pool:
             self._members = open_members(base, self._base, ordered, pool)
         self._files = tuple(dict.fromkeys([self._base, *files_of(self._members)]))
         if self.num_files > 1:
@@ -137,7 +138,7 @@ class Fusion:
         the base model, whose own data is read if a delta is relative to it.
         """
         surveyor = Surveyor(self._base, self._members, survey)
-        with ThreadPoolExecutor(self._threads, thread_name_prefix="survey") as pool:
+        with WorkThreads(self._threads, thread_name_prefix="survey") as pool:
             self._verify_beforehand(pool)
             ahead = ReadAhead(files_of(self._members), self._chunks[file], pool)
             for chunk in self._chunks[file]:
@@ -196,7 +197,7 @@ class Fusion:
         files = self._files if momentum is None else (*self._files, momentum.reader)
         chunks = self._chunks[file]
         combiner = Combiner(self._base, self._members, combination, momentum)
-        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="fuse")
+        pool = WorkThreads(self._threads, thread_name_prefix="fuse")
         try:
             self._verify_beforehand(pool)
             yield combiner.begin(self._base.headers[file])

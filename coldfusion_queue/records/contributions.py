@@ -57,6 +57,11 @@ class Contribution(Record):
     """Versions and hardware of the finetune; empty if it was done elsewhere."""
     created_at: datetime
     created_by: str
+    traceparent: str | None = Field(
+        None, pattern=r"^[0-9a-f]{2}(-[0-9a-f]+){3}$", exclude_if=lambda value: value is None
+    )
+    """Span of its commit, in the form of W3C Trace Context. Left out if nothing is traced, so that
+    a program from before there were traces reads the record."""
 
 
 class Inspection(Record):

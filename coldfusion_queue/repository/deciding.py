@@ -27,6 +27,7 @@ from coldfusion_queue.repository.opening import Opener
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.repository.selection import expiry, served_of_late
 from coldfusion_queue.settings import Settings
+from coldfusion_queue.tracing import span
 
 __all__ = ["decide"]
 
@@ -121,7 +122,8 @@ def _upload_fused(
         return run_job(FusionJob(repository, settings, plan, base, opener, inputs), crew)
 
     lineage = _lineage(base, admitted, shares)
-    with damage_told(base):
+    came_from = [item.traceparent for item in contributions]
+    with damage_told(base), span("fuse", links=came_from, sequence=newest.sequence + 1):
         return repository.base_versions.upload_candidate(base, fuse, lineage, policy, method)
 
 

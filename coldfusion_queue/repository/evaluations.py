@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from coldfusion_queue.crash_points import CrashPoint, reach
@@ -13,6 +12,7 @@ from coldfusion_queue.keys import ObjectKeys
 from coldfusion_queue.names import actor
 from coldfusion_queue.records import BaseVersion, Evaluation, EvaluationRequest, EvaluationSpec
 from coldfusion_queue.store import Store
+from coldfusion_queue.threads import WorkThreads
 
 __all__ = ["Evaluations"]
 
@@ -38,7 +38,7 @@ class Evaluations:
     def of(self, base_digest: str) -> list[Evaluation]:
         """All that was found of one model, by dataset and name; unreadable records are left out."""
         keys = [item.key for item in self._store.list(self._keys.evaluations(base_digest))]
-        with ThreadPoolExecutor(_NUM_THREADS, "evaluations") as threads:
+        with WorkThreads(_NUM_THREADS, "evaluations") as threads:
             return [found for found in threads.map(self._read, keys) if found is not None]
 
     def want(self, base: BaseVersion, specs: Sequence[EvaluationSpec]) -> list[EvaluationRequest]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 
@@ -19,6 +18,7 @@ from coldfusion_queue.records import BaseVersion, Contribution, Inspection
 from coldfusion_queue.repository.opening import Opener
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings
+from coldfusion_queue.threads import WorkThreads
 
 __all__ = ["Inspector", "find_inspections"]
 
@@ -88,7 +88,7 @@ class Inspector:
 
     def _inspect(self, contributions: Sequence[Contribution]) -> dict[str, PermanentError]:
         faults: dict[str, PermanentError] = {}
-        with ThreadPoolExecutor(_AT_A_TIME, "inspector") as pool:
+        with WorkThreads(_AT_A_TIME, "inspector") as pool:
             looks = [(item, pool.submit(self._look, item)) for item in contributions]
             try:
                 for item, look in looks:
@@ -137,7 +137,7 @@ def find_inspections(
     repository: Repository, contribution_ids: Iterable[str]
 ) -> dict[str, Inspection]:
     """What is recorded of some contributions, by id; unreadable records are left out."""
-    with ThreadPoolExecutor(_NUM_THREADS, "inspections") as threads:
+    with WorkThreads(_NUM_THREADS, "inspections") as threads:
         found = threads.map(partial(_find, repository), contribution_ids)
         return {item.contribution_id: item for item in found if item is not None}
 

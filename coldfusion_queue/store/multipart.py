@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import queue
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import Self
@@ -20,6 +20,7 @@ from coldfusion_queue.errors import ColdFusionError
 from coldfusion_queue.records import FileRecord
 from coldfusion_queue.store.connection import Place, mapped_errors, raise_for_code
 from coldfusion_queue.store.signed import SignedRequests, code_and_message
+from coldfusion_queue.threads import WorkThreads
 
 __all__ = ["Upload"]
 
@@ -45,7 +46,7 @@ class Upload:
         self._requests = requests
         self._place = place
         self._key = key
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="upload")
+        self._pool = WorkThreads(threads, thread_name_prefix="upload")
         self._free: queue.SimpleQueue[bytearray | None] = queue.SimpleQueue()
         for _ in range(threads + 1):
             self._free.put(None)
