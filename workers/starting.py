@@ -19,6 +19,7 @@ from coldfusion_queue.store import Store, check_conditional_writes
 from coldfusion_queue.tracing import check_tracing, start_tracing, stop_tracing
 
 if TYPE_CHECKING:
+    from coldfusion_queue.queue.slots import Slots
     from workers.health import Health
 
 __all__ = ["check_broker", "check_store", "keep_from_cleaners", "prepare", "run_worker"]
@@ -119,25 +120,33 @@ def run_worker(
         from coldfusion_queue.queue.reconnecting import mend_reconnecting
         from coldfusion_queue.queue.renewal import renewing_step
         from coldfusion_queue.queue.slots import open_slots
-        from coldfusion_queue.queue.stopping import remember_this_worker, stop_gently_on_signals
+        from coldfusion_queue.queue.stopping import (
+            log_what_celery_says,
+            remember_this_worker,
+            stop_gently_on_signals,
+        )
         from coldfusion_queue.queue.taking import taking_step
         from workers.health import pulse_step
 
         remember_this_worker()
         mend_reconnecting()
         bind_tasks()
-        health = _serve(settings)
+        log_what_celery_says()
+        slots: Slots | None = None
+        if has_device:
+            slots = open_slots(Path(directory), num_children, settings.prepare_ahead_seconds)
+        health = _serve(settings, Path(directory), slots)
         app = make_app(settings, FINETUNE_QUEUE if has_device else queues[0])
         app.conf.worker_proc_alive_timeout = _CHILD_READY_SECONDS
         app.steps["consumer"].add(renewing_step(settings))
         app.steps["consumer"].add(pulse_step(health))
         app.steps["consumer"].add(announcing_step(settings, queues[0]))
-        if has_device:
-            slots = open_slots(Path(directory), num_children, settings.prepare_ahead_seconds)
+        if slots is not None:
             app.steps["consumer"].add(taking_step(slots, queues[0]))
 
         def child_ready(**_: object) -> None:
-            this_process()  # which says that it is idle, in the place of one that died
+            # It says that it is idle, in the place of one that died.
+            this_process().metrics.begin(settings.repository, queues[0])
             if has_device:
                 _prepare_for_finetunes(settings)
             start_tracing(settings, f"coldfusion-{queues[0]}")
@@ -193,12 +202,12 @@ def keep_from_cleaners(directory: str) -> None:
     fcntl.flock(os.open(directory, os.O_RDONLY), fcntl.LOCK_SH)
 
 
-def _serve(settings: Settings) -> Health:
+def _serve(settings: Settings, directory: Path, slots: Slots | None) -> Health:
     # All that the server's threads will need is imported here: a fork must not find one of them in
     # the middle of an import.
     from prometheus_client import CollectorRegistry
-    from prometheus_client.multiprocess import MultiProcessCollector
 
+    from coldfusion_queue.metrics.processes import DeviceCollector, ProcessesCollector
     from coldfusion_queue.queue.stopping import is_closing
     from workers.health import Health, broker_check, store_check
     from workers.serving import serve
@@ -206,6 +215,9 @@ def _serve(settings: Settings) -> Health:
     broker = broker_check(settings)
     health = Health(broker, [("broker", broker), ("store", store_check(settings))], is_closing)
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    registry.register(ProcessesCollector(directory))
+    if slots is not None:
+        idle_seconds = slots.device_time.idle_seconds
+        registry.register(DeviceCollector(settings.repository, settings.site, idle_seconds))
     serve(settings, registry, health)
     return health

@@ -22,6 +22,7 @@ from types import FrameType
 __all__ = [
     "is_closing",
     "is_stopping",
+    "log_what_celery_says",
     "remember_this_worker",
     "stop_gently_on_signals",
     "stop_this_worker",
@@ -66,6 +67,20 @@ def remember_this_worker() -> None:
     """Say that this process is a worker's parent; call it before the pool forks."""
     global _worker
     _worker = os.getpid()
+
+
+def log_what_celery_says() -> None:
+    """Make log records of the sentences that Celery writes to standard output when it ends."""
+    from celery.apps import worker
+
+    def say(sentence: str, *_: object) -> None:
+        # In a thread, because a signal may have come in the middle of another record.
+        extra = {"event": "worker_stopping"}
+        threading.Thread(
+            target=log.info, args=("%s", sentence), kwargs={"extra": extra}, daemon=True
+        ).start()
+
+    worker.safe_say = say
 
 
 def stop_this_worker() -> None:
