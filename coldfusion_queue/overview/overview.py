@@ -90,12 +90,12 @@ class PoolOverview:
     queue: str
     site: str
     pool: str
-    """Empty for workers in none."""
+    """Empty for workers in none, and for all of a site's, which are counted together."""
     taken: int
     """Messages that they took and have not acknowledged."""
     work: int | None
-    """These and what waits in the queue, which a pool is scaled by. None for other queues than
-    those of turns, and for pools of a site, whose workers share what they take."""
+    """These and what waits in the queue, which a pool is scaled by; None but for finetune
+    workers."""
     workers: tuple[str, ...]
     """Names of those that said within the lease that they are there, in order."""
     lost_workers: tuple[LostWorker, ...]
@@ -132,6 +132,12 @@ class BrokerOverview:
     leases: tuple[Lease, ...]
     stored: tuple[StoredRoom, ...] | None
     """None before garbage was collected for the first time."""
+
+    @property
+    def num_leases(self) -> Mapping[str, int]:
+        """How many leases there are, by task."""
+        tasks = [lease.task for lease in self.leases]
+        return {task: tasks.count(task) for task in ("finetune", "evaluate")}
 
 
 @dataclass(frozen=True)
@@ -173,9 +179,3 @@ class Overview:
     def is_complete(self) -> bool:
         """Whether store and broker could both be read."""
         return self.store is not None and self.broker is not None
-
-    @property
-    def num_leases(self) -> Mapping[str, int]:
-        """How many leases there are, by task."""
-        tasks = [lease.task for lease in self.broker.leases] if self.broker is not None else []
-        return {task: tasks.count(task) for task in ("finetune", "evaluate")}

@@ -106,7 +106,7 @@ class _Reading:
         return None
 
     def _measured_as(self, name: str, keys: Sequence[_Key]) -> list[Evaluation]:
-        """Those that differ from the one of this name in the seed alone; none if it has no score."""
+        """Those that differ from the one of this name by the seed; none if it has no score."""
         first = next((self._record(key) for key in keys if key.name == name), None)
         if first is None:
             return []

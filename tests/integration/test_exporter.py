@@ -46,7 +46,8 @@ def samples(settings: Settings, name: str) -> Samples:
     families = {item.name: item for item in RepositoryCollector(settings).collect()}
     assert families["coldfusion_up"].samples[0].value == 1
     found = families[name].samples
-    assert all(set(item.labels) == {"queue", "pool"} for item in found)
+    assert all(set(item.labels) == {"repository", "queue", "site", "pool"} for item in found)
+    assert {item.labels["repository"] for item in found} <= {settings.repository}
     return {(item.labels["queue"], item.labels["pool"]): item.value for item in found}
 
 
@@ -132,5 +133,7 @@ def test_the_rules_for_a_metrics_adapter_in_the_docs_ask_for_what_there_is(
         asked = set(re.findall(r"coldfusion_\w+", rule["seriesQuery"] + rule["metricsQuery"]))
         assert asked <= set(families)
         for name in asked - {"coldfusion_queue_length"}:
-            assert {"queue", "pool"} == set(families[name].samples[0].labels)
-    assert families["coldfusion_queue_length"].samples[0].labels.keys() == {"queue"}
+            labels = {"repository", "queue", "site", "pool"}
+            assert labels == set(families[name].samples[0].labels)
+    labels = {"repository", "queue", "site"}
+    assert families["coldfusion_queue_length"].samples[0].labels.keys() == labels
