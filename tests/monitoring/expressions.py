@@ -17,7 +17,7 @@ _FILES = Path(__file__).parents[2] / "helm" / "coldfusion" / "files"
 DASHBOARDS = _FILES / "dashboards"
 RULES = _FILES / "rules.yaml"
 
-_VARIABLE = re.compile(r"\$\{(\w+)(?::\w+)?\}|\$(\w+)|\[\[(\w+)\]\]")
+_VARIABLE = re.compile(r"\$\{(\w+)(?::\w+)?\}|\$([A-Za-z_]\w*)|\[\[(\w+)\]\]")
 
 
 @dataclass(frozen=True)
