@@ -92,6 +92,7 @@ def numbers(
     steps: Steps = (),
     words: Mapping[str, tuple[str, str]] | None = None,
     names: bool = False,
+    whole: bool = False,
     empty: str = "no data",
 ) -> Panel:
     """One number, or a few: what it is now.
@@ -104,6 +105,7 @@ def numbers(
         steps: colors from a value on.
         words: text and color for a value.
         names: show the names of the series alone, not their values.
+        whole: round what Prometheus guesses of a count between two scrapes.
         empty: what stands there without a series.
     """
     mode = options.BigValueTextMode.VALUE_AND_NAME
@@ -119,6 +121,8 @@ def numbers(
     )
     if words:
         panel.mappings([_mapping(words)])
+    if whole:
+        panel.decimals(0)
     return _common(_asked(panel, queries, instant=True), text, unit, base, steps)
 
 
@@ -188,6 +192,8 @@ def bars(
         .min(0)
         .interval(every)
     )
+    if unit == "short":  # a count, which Prometheus guesses between two scrapes
+        panel.decimals(0)
     return _series(panel, text, queries, unit, (), colors, True, ["sum"])
 
 

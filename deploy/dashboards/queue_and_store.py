@@ -73,6 +73,7 @@ def _state() -> list[Tile]:
             [Query(HERE.grown(catalogue.BEAT_MESSAGES, window="15m"), "Messages")],
             base="red",
             steps=[(0.5, "green")],
+            whole=True,
             empty="no beat",
         ),
         numbers(
@@ -84,7 +85,7 @@ def _state() -> list[Tile]:
             ),
             [
                 Query(
-                    f"({HERE.rate(catalogue.STORE_ERRORS)} or vector(0)) / {asked}",
+                    f"({HERE.rate(catalogue.STORE_ERRORS)} or vector(0)) / ({asked} > 0)",
                     "Failed",
                 )
             ],
@@ -103,6 +104,7 @@ def _state() -> list[Tile]:
             [Query(HERE.grown(catalogue.BROKER_ERRORS, window="15m"), "Errors")],
             base="green",
             steps=[(1, "yellow"), (20, "red")],
+            whole=True,
             empty="0",
         ),
     ]

@@ -119,7 +119,7 @@ def _state() -> list[Tile]:
                 "which rule; `coldfusion history` names them and their contributors.",
                 alert="ColdFusionRefusalsRising",
             ),
-            [Query(f"sum({refused}) / sum({all_decided})", "Refused")],
+            [Query(f"sum({refused}) / (sum({all_decided}) > 0)", "Refused")],
             unit="percentunit",
             base="green",
             steps=[(0.05, "yellow"), (0.25, "red")],
@@ -298,6 +298,7 @@ def _gate() -> list[Tile]:
 
 def _decisions() -> list[Tile]:
     decided = HERE.decided(catalogue.CONTRIBUTIONS, "outcome", "rule")
+    refused = HERE.decided(catalogue.CONTRIBUTIONS, "rule", window="$__range", outcome="refused")
     return [
         Tile(
             bars(
@@ -325,12 +326,7 @@ def _decisions() -> list[Tile]:
                     "`coldfusion history`, and if it is right, `coldfusion contribute --override`.",
                     alert="ColdFusionRefusalsRising",
                 ),
-                Query(
-                    HERE.decided(
-                        catalogue.CONTRIBUTIONS, "rule", window="$__range", outcome="refused"
-                    ),
-                    "{{rule}}",
-                ),
+                Query(f"({refused}) > 0", "{{rule}}"),
                 unit="none",
                 steps=[(5, "yellow")],
             ),
@@ -400,9 +396,9 @@ def _distributions() -> list[Tile]:
 
 
 def _fusions() -> list[Tile]:
-    number = HERE.rate(catalogue.FUSION_DURATION, suffix="_count")
-    seconds = HERE.rate(catalogue.FUSION_DURATION, suffix="_sum")
-    phases = HERE.rate(catalogue.FUSION_PHASE, "phase", suffix="_sum")
+    number = HERE.grown(catalogue.FUSION_DURATION, suffix="_count")
+    seconds = HERE.grown(catalogue.FUSION_DURATION, suffix="_sum")
+    phases = HERE.grown(catalogue.FUSION_PHASE, "phase", suffix="_sum")
     return [
         Tile(
             bars(
@@ -444,8 +440,8 @@ def _fusions() -> list[Tile]:
                     "network gives: raise `COLDFUSION_FUSION_THREADS`, or see the store.",
                 ),
                 [
-                    Query(f"{HERE.rate(catalogue.FUSION_READ)} / {seconds}", "read"),
-                    Query(f"{HERE.rate(catalogue.FUSION_WRITTEN)} / {seconds}", "written"),
+                    Query(f"{HERE.grown(catalogue.FUSION_READ)} / {seconds}", "read"),
+                    Query(f"{HERE.grown(catalogue.FUSION_WRITTEN)} / {seconds}", "written"),
                 ],
                 unit="Bps",
                 every="15m",

@@ -106,7 +106,7 @@ def _state() -> list[Tile]:
                 "`coldfusion status --all` has the reason of each submission.",
                 alert="ColdFusionFinetunesFailing",
             ),
-            [Query(f"({failed} or vector(0)) / {ended}", "Failed")],
+            [Query(f"({failed} or vector(0)) / ({ended} > 0)", "Failed")],
             unit="percentunit",
             base="green",
             steps=[(0.05, "yellow"), (0.25, "red")],
@@ -122,6 +122,7 @@ def _state() -> list[Tile]:
             [Query(HERE.grown(catalogue.REQUEUES, window="$__range"), "Put back")],
             base="green",
             steps=[(10, "yellow"), (50, "red")],
+            whole=True,
             empty="0",
         ),
     ]
@@ -136,10 +137,14 @@ def _silence() -> str:
 
 
 def _turns() -> list[Tile]:
+    def each(expression: str) -> str:
+        return f"max by (worker, site) ({by_worker(expression)})"
+
     started = HERE.select(catalogue.TURN_STARTED)
     progress = HERE.select(catalogue.TURN_PROGRESS)
     reports = f"{HERE.select(catalogue.TURN_REPORTED)} > {started} and {RUNS}"
     done = f"{progress} and {reports}"
+    late = [(300, "yellow"), (900, "red")]
     left = f"(time() - {started}) * (1 / ({progress} > 0) - 1) and {reports}"
     return [
         Tile(
@@ -153,19 +158,11 @@ def _turns() -> list[Tile]:
                 ),
                 {"worker": "worker", "site": "site"},
                 [
-                    Column("runs for", by_worker(f"time() - ({RUNS})"), "s"),
-                    Column("done", by_worker(done), "percentunit"),
-                    Column("left", by_worker(left), "s", "text", [(3600, "yellow")]),
-                    Column(
-                        "silent for",
-                        by_worker(_silence()),
-                        "s",
-                        "green",
-                        [(300, "yellow"), (900, "red")],
-                    ),
-                    Column(
-                        "loss", by_worker(f"{HERE.select(catalogue.LOSS)} and {reports}"), "none"
-                    ),
+                    Column("runs for", each(f"time() - ({RUNS})"), "s"),
+                    Column("done", each(done), "percentunit"),
+                    Column("left", each(left), "s", "text", [(3600, "yellow")]),
+                    Column("silent for", each(_silence()), "s", "green", late),
+                    Column("loss", each(f"{HERE.select(catalogue.LOSS)} and {reports}"), "none"),
                 ],
                 order="left",
                 empty="none trains",
@@ -196,7 +193,7 @@ def _turns() -> list[Tile]:
                     "Part of its steps that each running turn has done. A flat line is a turn "
                     "that hangs; one with a small slope is a straggler.",
                 ),
-                [Query(by_worker(f"{progress} and {RUNS}"), "{{worker}}")],
+                [Query(by_worker(done), "{{worker}}")],
                 unit="percentunit",
                 top=1,
             ),
@@ -309,7 +306,7 @@ def _devices() -> list[Tile]:
                     "workers: less is a slower GPU, or longer texts.",
                 ),
                 [Query(examples, "{{site}}")],
-                unit="rowsps",
+                unit="suffix: /s",
                 stacked=True,
             ),
             8,
@@ -322,7 +319,7 @@ def _devices() -> list[Tile]:
                     "texts. Low at full devices: raise `COLDFUSION_MICRO_BATCH_TOKENS`.",
                 ),
                 [Query(tokens, "{{site}}")],
-                unit="short",
+                unit="suffix: /s",
                 stacked=True,
             ),
             8,
