@@ -21,7 +21,7 @@ from coldfusion_queue.local.ports import HOST, free_port
 from coldfusion_queue.local.processes import stop
 from coldfusion_queue.local.servers import Server
 
-__all__ = ["Prometheus", "Series", "program", "running_prometheus"]
+__all__ = ["SCRAPE_SECONDS", "Prometheus", "Series", "program", "running_prometheus"]
 
 #: Everything is a second, so that a scenario of minutes has as many samples as hours have.
 SCRAPE_SECONDS = 1

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tests.monitoring.drawing.fields import Column, Field, Look
 from tests.monitoring.expressions import filled
-from tests.monitoring.prometheus import Prometheus, Series
+from tests.monitoring.prometheus import SCRAPE_SECONDS, Prometheus, Series
+from tests.monitoring.quickening import seconds_of
 
 __all__ = ["Asked", "fields_of", "table_of"]
 
@@ -34,6 +35,15 @@ class Asked:
     end: float
     step: float
     variables: Mapping[str, str]
+    factor: float = 1
+    """By which the shortest steps that panels ask for are divided."""
+
+    def of_panel(self, panel: Mapping[str, Any]) -> Asked:
+        """The same with the step of a panel, and what Grafana fills in for that."""
+        step = max(self.step, seconds_of(panel.get("interval") or "0s") / self.factor)
+        rates = max(step + SCRAPE_SECONDS, 4 * SCRAPE_SECONDS)
+        own = {"__interval": f"{round(step)}s", "__rate_interval": f"{round(rates)}s"}
+        return replace(self, step=step, variables={**self.variables, **own})
 
     def series(self, target: Mapping[str, Any]) -> list[Series]:
         """Answer to one query."""
@@ -72,12 +82,14 @@ def table_of(panel: Mapping[str, Any], asked: Asked) -> list[Column]:
     Raises:
         KeyError: a transformation that is not known here.
     """
-    frames = [_frame(target, asked) for target in panel["targets"]]
+    queries = panel["targets"]
+    names = ["Value"] if len(queries) == 1 else [f"Value #{item['refId']}" for item in queries]
+    frames = [_frame(item, name, asked) for item, name in zip(queries, names, strict=True)]
     for item in panel.get("transformations") or ():
         if not item.get("disabled"):
             frames = _TRANSFORMATIONS[item["id"]](frames, item.get("options") or {})
     rows = [row for frame in frames for row in frame]
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = list(dict.fromkeys(_names(rows)))
     columns = []
     for name in names:
         look = Look.of(panel, name, name.partition("#")[2])
@@ -87,8 +99,7 @@ def table_of(panel: Mapping[str, Any], asked: Asked) -> list[Column]:
     return _sorted(columns, panel.get("options") or {})
 
 
-def _frame(target: Mapping[str, Any], asked: Asked) -> list[Row]:
-    value = f"Value #{target['refId']}"
+def _frame(target: Mapping[str, Any], value: str, asked: Asked) -> list[Row]:
     rows = []
     for series in asked.series(target):
         labels = {name: text for name, text in series.labels.items() if name != "__name__"}

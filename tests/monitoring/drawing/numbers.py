@@ -51,12 +51,14 @@ def _number(
         _course(canvas, box.inset(2, box.height * 0.6, 2, 2), item, "#FFFFFF" if ground else shade)
     pixels = max(14, min(box.height * 0.45, 46))
     text = item.look.text(value) if math.isfinite(value) else item.look.no_value
+    if options.get("textMode") == "name":
+        text, has_name = item.name, False
     while pixels > 12 and canvas.text_width(text, pixels) > box.width - 16:
         pixels -= 2
     front = "#FFFFFF" if ground else TEXT if mode == "none" else shade
     y = box.y + box.height * (0.55 if has_name else 0.45)
     canvas.text(box.x + box.width / 2, y, text, pixels=pixels, colour=front, ha="center")
-    if has_name or options.get("textMode") in ("value_and_name", "name"):
+    if has_name or options.get("textMode") == "value_and_name":
         canvas.text(
             *(box.x + box.width / 2, box.y + 10, item.name),
             pixels=12,

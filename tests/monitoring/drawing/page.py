@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.monitoring.drawing.canvas import DIM, Box, Canvas
+from tests.monitoring.drawing.cells import heatmap, timeline
 from tests.monitoring.drawing.frames import Asked
 from tests.monitoring.drawing.numbers import bar_gauge, stat, table
-from tests.monitoring.drawing.plots import heatmap, time_series
+from tests.monitoring.drawing.plots import time_series
 from tests.monitoring.prometheus import Prometheus
 
 __all__ = ["draw", "variables"]
@@ -25,6 +26,7 @@ _WIDTH, _COLUMNS, _UNIT, _GAP, _HEAD, _TOP = 1600, 24, 38, 8, 30, 44
 _KINDS: Mapping[str, Callable[[Canvas, Box, Mapping[str, Any], Asked], None]] = {
     "timeseries": time_series,
     "heatmap": heatmap,
+    "state-timeline": timeline,
     "stat": stat,
     "gauge": stat,
     "bargauge": bar_gauge,
@@ -32,22 +34,20 @@ _KINDS: Mapping[str, Callable[[Canvas, Box, Mapping[str, Any], Asked], None]] = 
 }
 
 
-def variables(repository: str, seconds: float, interval_seconds: float) -> dict[str, str]:
-    """What Grafana would fill in: of one repository, and of all sites.
+def variables(repository: str, seconds: float) -> dict[str, str]:
+    """What Grafana would fill in, but for what depends on the panel: one repository, all sites.
 
     Args:
         repository: the one that is chosen.
         seconds: that are shown.
-        interval_seconds: over which rates are taken.
     """
     return {
         "datasource": "prometheus",
+        "namespace": ".*",
         "repository": repository,
         "site": ".*",
         "__range": f"{round(seconds)}s",
         "__range_s": f"{round(seconds)}",
-        "__interval": f"{max(1, round(seconds / 400))}s",
-        "__rate_interval": f"{round(interval_seconds)}s",
     }
 
 
@@ -108,14 +108,15 @@ def _panel(canvas: Canvas, box: Box, panel: Mapping[str, Any], asked: Asked) -> 
     canvas.text(box.x + 10, box.y + 15, panel["title"], pixels=13, width=box.width - 40)
     if panel.get("description"):
         canvas.circled(box.x + box.width - 16, box.y + 15, "i")
-    _KINDS[panel["type"]](canvas, box.inset(4, _HEAD, 4, 4), panel, asked)
+    inside = box.inset(4, _HEAD, 4, 4)
+    _KINDS[panel["type"]](canvas, inside, panel, asked.of_panel(panel))
 
 
 def main() -> None:
     """Draw what a Prometheus of this machine has."""
     dashboard, port, minutes, picture, *pairs = sys.argv[1:]
     seconds, end = 60 * float(minutes), time.time()
-    chosen = {**variables("", seconds, 60), **dict(pair.split("=", 1) for pair in pairs)}
+    chosen = {**variables("", seconds), **dict(pair.split("=", 1) for pair in pairs)}
     server = Prometheus(Path(), int(port))
     asked = Asked(server, end - seconds, end, max(1, seconds / 400), chosen)
     draw(json.loads(Path(dashboard).read_text(encoding="utf-8")), asked, Path(picture))
