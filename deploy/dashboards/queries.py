@@ -59,7 +59,7 @@ class Scope:
         return f"max{_by(by)}({series}) - min{_by(by)}(min_over_time({series}[{window}]))"
 
     def rate(self, spec: Spec, *by: str, suffix: str = "", **labels: str) -> str:
-        """By how much a counter grows in a second, of all workers: for what goes on all the time."""
+        """By how much a counter grows in a second: for what goes on all the time."""
         return f"sum{_by(by)}(rate({self.select(spec, suffix, **labels)}[{WINDOW}]))"
 
     def grown(
