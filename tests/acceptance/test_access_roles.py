@@ -176,8 +176,10 @@ def work(stage: Stage) -> None:
     for role in ("finetune", "site", "evaluation", "fusion", "beat", "exporter"):
         assert stage.ask(role, "/readyz") == "ok\n"
     metrics = stage.ask("exporter", "/metrics")
-    assert "coldfusion_up 1.0" in metrics
+    assert f'coldfusion_up{{repository="{REPOSITORY}"}} 1.0' in metrics
     assert 'pool="a100"' in metrics
+    # Read after a scrape, for the next one.
+    eventually(lambda: "coldfusion_quality_score{" in stage.ask("exporter", "/metrics"))
     eventually(lambda: not any(world.repository.submissions.open()) and world.is_idle())
     stage.run("fusion", "gc", "--grace-seconds", "0")
 

@@ -93,8 +93,9 @@ def test_the_exporter_is_reached_by_its_service(release: Release) -> None:
     address = release.cluster.addresses["cf-coldfusion-exporter.coldfusion.svc:9464"]
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
         lines = answer.read().decode().splitlines()
-    assert "coldfusion_up 1.0" in lines
-    assert f'coldfusion_queue_length{{queue="finetune.{SITE}"}} 0.0' in lines
+    assert 'coldfusion_up{repository="rendered"} 1.0' in lines
+    labels = f'queue="finetune.{SITE}",repository="rendered",site="{SITE}"'
+    assert f"coldfusion_queue_length{{{labels}}} 0.0" in lines
 
 
 def test_nobody_reaches_the_store_without_a_key_of_his_own(release: Release) -> None:

@@ -175,7 +175,8 @@ def test_nothing_of_private_data_leaves_the_site(scene: Scene) -> None:
     assert scene.wire.holds(r'"PUBLISH" "/\d+\.celeryev/')
     assert scene.wire.holds(rf"coldfusion:{world.repository.name}:progress")
     assert b"coldfusion_finetunes_total" in scene.metrics
-    assert f'coldfusion_queue_length{{queue="finetune.{SITE}"}} 0.0'.encode() in scene.metrics
+    labels = f'queue="finetune.{SITE}",repository="{world.repository.name}",site="{SITE}"'
+    assert f"coldfusion_queue_length{{{labels}}} 0.0".encode() in scene.metrics
     # No data, compressed or not, and no state of a training.
     assert not [place for place, data in places.items() if b"PAR1" in data]
     assert not [place for place in places if "/datasets/" in place or "/checkpoints/" in place]
