@@ -364,7 +364,7 @@ _answers = _Section("Do store and broker answer?", "all")
 
 STORE_DURATION = _answers.histogram(
     "coldfusion_store_request_duration_seconds",
-    "Time until the store answered a request, retries included; not that of reading the answer.",
+    "Time until the store answered a request, retries included; not that of reading an object.",
     labels=("operation",),
     values="operation: read, look_up, list, create, write, upload, delete",
     buckets=_REQUEST_SECONDS,

@@ -9,22 +9,28 @@ from typing import Any
 
 import redis
 from kombu.exceptions import OperationalError
-from redis.exceptions import NoPermissionError
 from redis.sentinel import MasterNotFoundError, Sentinel
 
 from coldfusion_queue.broker_url import SentinelUrl, is_sentinel, masked_url
 from coldfusion_queue.errors import AccessDeniedError, BrokerUnavailableError
 from coldfusion_queue.queue.broker import sentinel_connections, ssl_options
+from coldfusion_queue.queue.counted import CountedRedis, is_denied
 from coldfusion_queue.settings import Settings
 
 __all__ = ["broker_errors", "connect_redis"]
 
-#: One of these is in the reason if the credentials were refused.
-_DENIED = ("NOAUTH", "WRONGPASS", "NOPERM", "invalid username", redis.AuthenticationError.__name__)
-
 
 def connect_redis(settings: Settings) -> redis.Redis:
     """Make a client; nothing is connected yet."""
+    # Not at the top: a worker says first where its metrics go.
+    from coldfusion_queue.metrics.traffic import broker_traffic
+
+    client = _client(settings)
+    client.traffic = broker_traffic(settings.repository)
+    return client
+
+
+def _client(settings: Settings) -> CountedRedis:
     url = settings.broker_url.get_secret_value()
     options: dict[str, Any] = {
         "socket_connect_timeout": settings.broker_connect_timeout_seconds,
@@ -36,18 +42,19 @@ def connect_redis(settings: Settings) -> redis.Redis:
         return _behind_sentinel(settings, SentinelUrl.parse(url), options)
     if url.startswith("rediss://") and settings.broker_ca_file is not None:
         options["ssl_ca_certs"] = str(settings.broker_ca_file)
-    client: redis.Redis = redis.Redis.from_url(url, **options)
+    client: CountedRedis = CountedRedis.from_url(url, **options)  # type: ignore[assignment]
     return client
 
 
-def _behind_sentinel(settings: Settings, url: SentinelUrl, options: dict[str, Any]) -> redis.Redis:
+def _behind_sentinel(settings: Settings, url: SentinelUrl, options: dict[str, Any]) -> CountedRedis:
     """A client that asks the Sentinels for the server whenever it connects."""
     encrypted = ssl_options(settings)
     if encrypted is not None:
         options = {**options, "ssl": True, **encrypted}
     sentinel = Sentinel(url.sentinels, sentinel_kwargs=sentinel_connections(settings))  # type: ignore[no-untyped-call]
-    client: redis.Redis = sentinel.master_for(  # type: ignore[no-untyped-call]
+    client: CountedRedis = sentinel.master_for(  # type: ignore[no-untyped-call]
         str(settings.broker_sentinel_master),
+        redis_class=CountedRedis,
         username=url.username,
         password=url.password,
         db=url.db,
@@ -70,11 +77,7 @@ def broker_errors(settings: Settings) -> Iterator[None]:
         url = masked_url(settings.broker_url)
         cause = error.__cause__ or error
         reason = _reason(cause)
-        # A right that the user lacks is told in a sentence of many forms, and by the class alone.
-        refusals = (redis.AuthenticationError, NoPermissionError)
-        denied = isinstance(error, refusals) or isinstance(cause, refusals)
-        denied = denied or any(mark in reason for mark in _DENIED)
-        if denied:
+        if is_denied(error) or is_denied(cause):
             raise AccessDeniedError(f"broker {url}", reason, _credentials(settings)) from error
         raise BrokerUnavailableError(url, reason) from error
 

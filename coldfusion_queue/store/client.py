@@ -9,7 +9,6 @@ import os
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -38,7 +37,9 @@ from coldfusion_queue.settings import Settings
 from coldfusion_queue.store.clock import ClockedMinio
 from coldfusion_queue.store.connection import Place, connect, mapped_errors, raise_for_code
 from coldfusion_queue.store.multipart import Upload
+from coldfusion_queue.store.pool import CountedPool
 from coldfusion_queue.store.signed import SignedRequests, code_and_message
+from coldfusion_queue.threads import WorkThreads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,7 +79,7 @@ class Store:
     """
 
     def __init__(
-        self, client: ClockedMinio, pool: urllib3.PoolManager, settings: Settings, attempts: int
+        self, client: ClockedMinio, pool: CountedPool, settings: Settings, attempts: int
     ) -> None:
         self._client = client
         self._pool = pool
@@ -313,7 +314,7 @@ class Store:
             return length
 
         offsets = range(0, file.num_bytes, self._part_bytes)
-        with ThreadPoolExecutor(self._threads) as threads:
+        with WorkThreads(self._threads) as threads:
             try:
                 for num_bytes in threads.map(fetch, offsets):
                     if progress is not None:
@@ -376,11 +377,13 @@ class Store:
             stop=stop_after_attempt(self._attempts),
             wait=wait_exponential(multiplier=0.2, max=20) + wait_random(0, 0.5),
             retry=retry_if_exception_type(_BrokenAnswerError),
+            before_sleep=lambda _: self._pool.traffic.retried("read"),
             reraise=True,
         )
         try:
             return retrying(self._read_once, key, offset, num_bytes, stamp)
         except _BrokenAnswerError as error:
+            self._pool.traffic.failed("read", "unreachable")
             raise StoreUnavailableError(self.endpoint, "read", key, str(error)) from error
 
     def _read_once(self, key: str, offset: int, num_bytes: int, stamp: str | None) -> bytes:
@@ -394,7 +397,9 @@ class Store:
         try:
             if stamp is not None:
                 _check_stamp(key, response.headers, stamp)
-            return response.data
+            data = response.data
+            self._pool.traffic.received("read", len(data))
+            return data
         except urllib3.exceptions.HTTPError as error:
             raise _BrokenAnswerError(str(error)) from error
         finally:

@@ -24,6 +24,7 @@ from coldfusion_queue.errors import (
 )
 from coldfusion_queue.settings import Settings
 from coldfusion_queue.store.clock import ClockedMinio
+from coldfusion_queue.store.pool import CountedPool
 
 __all__ = ["Place", "connect", "mapped_errors", "raise_for_code"]
 
@@ -52,22 +53,21 @@ class Place:
 
 def connect(
     settings: Settings, max_attempts: int | None = None
-) -> tuple[ClockedMinio, urllib3.PoolManager]:
+) -> tuple[ClockedMinio, CountedPool]:
     """Make a client and the HTTP pool it uses; nothing is sent yet.
 
     Args:
         settings: endpoint, credentials, TLS and time-outs.
         max_attempts: overrides ``s3_max_attempts``; interactive commands give up sooner.
     """
+    # Not at the top: a worker says first where its metrics go.
+    from coldfusion_queue.metrics.traffic import store_traffic
+
     attempts = max_attempts or settings.s3_max_attempts
-    pool = urllib3.PoolManager(
-        # Connections that are kept open; of more threads some would connect anew each time.
-        maxsize=max(_MIN_CONNECTIONS, 2 * settings.transfer_threads + 4),
-        timeout=Timeout(
-            connect=settings.s3_connect_timeout_seconds, read=settings.s3_read_timeout_seconds
-        ),
+    pool = CountedPool(
+        store_traffic(settings.repository),
         # Every request of ours can be repeated: keys are unique to an attempt or conditional.
-        retries=Retry(
+        Retry(
             total=attempts - 1,
             backoff_factor=0.2,
             backoff_max=20,
@@ -77,6 +77,11 @@ def connect(
             raise_on_status=False,
             # A server may ask for hours; our own backoff is enough.
             respect_retry_after_header=False,
+        ),
+        # Connections that are kept open; of more threads some would connect anew each time.
+        maxsize=max(_MIN_CONNECTIONS, 2 * settings.transfer_threads + 4),
+        timeout=Timeout(
+            connect=settings.s3_connect_timeout_seconds, read=settings.s3_read_timeout_seconds
         ),
         ssl_context=_ssl_context(settings),
     )

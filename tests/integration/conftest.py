@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +28,7 @@ from coldfusion_queue.records import BaseVersion, Contribution, ModelIdentity, P
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings
 from coldfusion_queue.store import Store
+from tests.integration.proxy import Proxy
 
 MIB = 1 << 20
 
@@ -56,6 +58,23 @@ def prefix(keys: ObjectKeys) -> str:
 def small_parts(settings: Settings) -> Settings:
     """Settings with the smallest parts that S3 allows."""
     return settings.model_copy(update={"transfer_part_bytes": 5 * MIB, "transfer_threads": 3})
+
+
+@pytest.fixture
+def proxy(settings: Settings) -> Iterator[Proxy]:
+    """A proxy in front of the S3 server."""
+    with Proxy(settings.s3_endpoint) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def shaky(small_parts: Settings, proxy: Proxy) -> Store:
+    """The store behind the proxy."""
+    return Store.open(small_parts.model_copy(update={"s3_endpoint": proxy.endpoint}))
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import redis
+from prometheus_client import REGISTRY
 
 from coldfusion_queue.errors import AccessDeniedError, BrokerUnavailableError
 from coldfusion_queue.local.ports import HOST
@@ -32,13 +33,20 @@ def behind(broker: Watched, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return load_settings()
 
 
+def num_requests(settings: Settings) -> float:
+    name = "coldfusion_broker_request_duration_seconds_count"
+    return REGISTRY.get_sample_value(name, {"repository": settings.repository}) or 0
+
+
 def test_client_and_queue_reach_the_server_that_the_sentinels_name(
     behind: Settings, broker: Watched
 ) -> None:
     make_app(behind).send_task("coldfusion.fuse", args=("r",))
     client = connect_redis(behind)
 
+    before = num_requests(behind)
     assert client.llen("fusion") == 1
+    assert num_requests(behind) == before + 1
     with redis.Redis(HOST, broker.primary(), password=PASSWORD, db=3) as direct:
         assert direct.llen("fusion") == 1
     client.close()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -86,23 +85,6 @@ def test_nothing_listening_is_reported_soon(
 
 
 # --- trouble on the way -----------------------------------------------------------------------
-
-
-@pytest.fixture
-def proxy(settings: Settings) -> Iterator[Proxy]:
-    """A proxy in front of the S3 server."""
-    with Proxy(settings.s3_endpoint) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture
-def shaky(small_parts: Settings, proxy: Proxy) -> Store:
-    """The store behind the proxy."""
-    return Store.open(small_parts.model_copy(update={"s3_endpoint": proxy.endpoint}))
 
 
 @pytest.mark.parametrize("fault", ["drop", "503", "lost"])

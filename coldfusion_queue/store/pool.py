@@ -1,0 +1,81 @@
+"""The HTTP pool through which every request to the store goes, and is counted."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import urllib3
+from urllib3.exceptions import HTTPError, MaxRetryError
+from urllib3.util import Retry
+
+if TYPE_CHECKING:
+    from coldfusion_queue.metrics.traffic import Operation, Reason, StoreTraffic
+
+__all__ = ["CountedPool"]
+
+_DENIED = frozenset({401, 403})
+#: There is no such object, or there is one although there should be none, or it ends before.
+_ANSWERS = frozenset({404, 409, 412, 416})
+
+
+class CountedPool(urllib3.PoolManager):
+    """A pool that counts.
+
+    Args:
+        traffic: where.
+        retries: of each request.
+        options: see ``urllib3.PoolManager``.
+    """
+
+    def __init__(self, traffic: StoreTraffic, retries: Retry, **options: Any) -> None:
+        super().__init__(retries=retries, **options)
+        self.traffic = traffic
+        self._max_retries = int(retries.total or 0)
+
+    def urlopen(  # type: ignore[override]
+        self, method: str, url: str, redirect: bool = True, **options: Any
+    ) -> urllib3.BaseHTTPResponse:
+        """See ``urllib3.PoolManager``; content that is not read here, the caller counts."""
+        operation = _operation(method, url, options.get("headers"))
+        started = time.perf_counter()
+        try:
+            response = super().urlopen(method, url, redirect, **options)
+        except (HTTPError, OSError) as error:
+            if isinstance(error, MaxRetryError):
+                self.traffic.retried(operation, self._max_retries)
+            self.traffic.failed(operation, "unreachable")
+            raise
+        seconds = time.perf_counter() - started
+        self.traffic.answered(operation, seconds, _num_bytes(options.get("body")))
+        self.traffic.retried(operation, len(response.retries.history) if response.retries else 0)
+        if (reason := _problem(response.status)) is not None:
+            self.traffic.failed(operation, reason)
+        if options.get("preload_content", True):
+            self.traffic.received(operation, len(response.data))
+        return response
+
+
+def _operation(method: str, url: str, headers: Any) -> Operation:
+    # No value in a query has an equals sign of its own: they are encoded.
+    query = url.partition("?")[2]
+    if "uploadId=" in query or query.startswith("uploads"):
+        return "upload"
+    if method == "HEAD" or query.startswith("location"):
+        return "look_up"
+    if method == "GET":
+        return "list" if "list-type=" in query else "read"
+    if method == "PUT":
+        return "create" if headers and "If-None-Match" in headers else "write"
+    return "delete"
+
+
+def _problem(status: int) -> Reason | None:
+    """Why an answer is none; None if it is one."""
+    if status < 400 or status in _ANSWERS:
+        return None
+    return "denied" if status in _DENIED else "failed"
+
+
+def _num_bytes(body: bytes | memoryview | None) -> int:
+    return memoryview(body).nbytes if body else 0
