@@ -13,7 +13,6 @@ import click
 
 from coldfusion_queue.cli.common import console
 from coldfusion_queue.cli.init import create_repository
-from coldfusion_queue.cli.status import gather, render
 from coldfusion_queue.errors import AlreadyExistsError
 
 if TYPE_CHECKING:
@@ -130,7 +129,10 @@ class _View:
     def __init__(self, settings: Settings, repository: Repository, terminal: Console) -> None:
         from rich.live import Live
 
-        self._settings, self._repository, self._terminal = settings, repository, terminal
+        from coldfusion_queue.cli.status_data import StatusReader
+
+        self._reader = StatusReader(settings, repository, show_all=False)
+        self._terminal = terminal
         self._live = Live(console=terminal, transient=True, refresh_per_second=4)
         self._started = time.monotonic()
 
@@ -153,8 +155,10 @@ class _View:
         self._terminal.print("\n".join(lines), markup=False)
 
     def tick(self) -> None:
+        from coldfusion_queue.cli.status_screen import brief
+
         if self._terminal.is_terminal:
-            self._live.update(render(gather(self._settings, self._repository, show_all=False)))
+            self._live.update(brief(self._reader.read(), self._terminal.width))
 
 
 def _probe(repository: Repository, last_version: int, terminal: Console) -> ProbeTable:

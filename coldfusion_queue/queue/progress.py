@@ -8,9 +8,10 @@ from pydantic import BaseModel, ConfigDict
 from coldfusion_queue.keys import RedisKeys
 from coldfusion_queue.turn import Phase
 
-__all__ = ["ProgressReport", "read_progress", "write_progress"]
+__all__ = ["EXPIRY_SECONDS", "ProgressReport", "read_progress", "write_progress"]
 
-_EXPIRY_SECONDS = 3600
+#: For which a report is kept; what is left of it tells how old the report is.
+EXPIRY_SECONDS = 3600
 
 
 class ProgressReport(BaseModel):
@@ -35,7 +36,7 @@ class ProgressReport(BaseModel):
 
 def write_progress(client: redis.Redis, keys: RedisKeys, report: ProgressReport) -> None:
     """Replace a submission's last report; it expires after an hour."""
-    client.set(keys.progress(report.submission_id), report.model_dump_json(), ex=_EXPIRY_SECONDS)
+    client.set(keys.progress(report.submission_id), report.model_dump_json(), ex=EXPIRY_SECONDS)
 
 
 def read_progress(

@@ -157,7 +157,8 @@ def test_a_running_turn_is_shown_with_its_steps_and_stops_when_it_is_cancelled(
     assert 0 < item["progress"]["step"] < item["progress"]["num_steps"] == 3000
     assert item["progress"]["loss"] > 0
     assert item["progress"]["worker"].startswith("finetune")
-    line = rf"{submission} +open +0/1 +training from base \d+ on .*step \d+/3000, loss \d+\.\d+"
+    # Turns, phase and step, loss, examples a second, for how long, base, dataset, worker.
+    line = rf"{submission} +0/1 +training \d+/3000 +\d+\.\d+ +\d+ +\d+ s +\d+ +\S+ +finetune\S+"
     assert re.search(line, text)
     eventually(world.is_idle, 15)
     assert world.state(submission) == {"state": "cancelled", "committed_turns": 0, "failure": None}
