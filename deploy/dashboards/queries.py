@@ -6,17 +6,14 @@ Three kinds of series are read in three ways:
   rollout has two for a while, and a restarted one a new ``instance``. So ``max``, never ``sum``.
 - Counts from the ledger are such a truth too, and never fall. How much one grew is its newest value
   less its smallest in the window: whole numbers, and no exporter counts twice.
-- What workers count belongs to each of them: ``sum`` of ``rate``, or of ``increase``. But a worker
-  whose first turn fails has a series that begins with 1, which ``increase`` does not see, and
-  workers that pools scale to zero may have no second turn. So what is new counts from zero, unless
-  Prometheus itself was not there before.
+- What workers count belongs to each of them: ``sum`` of ``rate`` or ``increase``, which see what a
+  counter's first scrape did not have. So workers begin with zeros, and a first failure is seen.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coldfusion_queue.metrics.catalogue import UP
 from coldfusion_queue.metrics.spec import Spec
 
 __all__ = ["WINDOW", "Scope", "by_worker", "named_site"]
@@ -58,24 +55,19 @@ class Scope:
         series = self.select(spec, suffix, **labels)
         return f"max{_by(by)}({series}) - min{_by(by)}(min_over_time({series}[{window}]))"
 
-    def rate(self, spec: Spec, *by: str, suffix: str = "", **labels: str) -> str:
-        """By how much a counter grows in a second: for what goes on all the time."""
-        return f"sum{_by(by)}(rate({self.select(spec, suffix, **labels)}[{WINDOW}]))"
-
-    def grown(
+    def rate(
         self, spec: Spec, *by: str, window: str = WINDOW, suffix: str = "", **labels: str
     ) -> str:
+        """By how much a counter grows in a second, of all workers."""
+        return f"sum{_by(by)}(rate({self.select(spec, suffix, **labels)}[{window}]))"
+
+    def grown(self, spec: Spec, *by: str, window: str = WINDOW, **labels: str) -> str:
         """How much a counter grew, of all workers: for what happens now and then."""
-        series = self.select(spec, suffix, **labels)
-        before = "$__interval" if window == WINDOW else window
-        old = f"count_over_time({series}[{window}] offset {before})"
-        watched = f"count_over_time({self.select(UP)}[{window}] offset {before})"
-        new = f"max_over_time({series}[{window}]) unless {old} and on (repository) {watched}"
-        return f"sum{_by(by)}({new} or increase({series}[{window}]))"
+        return f"sum{_by(by)}(increase({self.select(spec, **labels)}[{window}]))"
 
     def quantile(self, share: float, spec: Spec, *by: str) -> str:
         """What so many of the observations in a histogram are below."""
-        return f"histogram_quantile({share}, {self.grown(spec, 'le', *by, suffix='_bucket')})"
+        return f"histogram_quantile({share}, {self.rate(spec, 'le', *by, suffix='_bucket')})"
 
 
 def _by(labels: tuple[str, ...]) -> str:

@@ -31,7 +31,8 @@ def queue_and_store_board() -> Board:
 
 
 def _state() -> list[Tile]:
-    asked = HERE.rate(catalogue.STORE_DURATION, suffix="_count")
+    asked = HERE.rate(catalogue.STORE_DURATION, window="15m", suffix="_count")
+    failed = HERE.rate(catalogue.STORE_ERRORS, window="15m")
     panels = [
         numbers(
             Text(
@@ -78,17 +79,12 @@ def _state() -> list[Tile]:
         ),
         numbers(
             Text(
-                "Store: requests that failed",
+                "Store: failed in 15 minutes",
                 "Part of the requests to the store that got no answer, or a refusal, after all "
                 "retries. Tasks are tried again, so nothing is lost: `coldfusion doctor`.",
                 alert="ColdFusionStoreErrors",
             ),
-            [
-                Query(
-                    f"({HERE.rate(catalogue.STORE_ERRORS)} or vector(0)) / ({asked} > 0)",
-                    "Failed",
-                )
-            ],
+            [Query(f"({failed} or vector(0)) / ({asked} > 0)", "Failed")],
             unit="percentunit",
             base="green",
             steps=[(0.001, "yellow"), (0.05, "red")],

@@ -396,9 +396,9 @@ def _distributions() -> list[Tile]:
 
 
 def _fusions() -> list[Tile]:
-    number = HERE.grown(catalogue.FUSION_DURATION, suffix="_count")
-    seconds = HERE.grown(catalogue.FUSION_DURATION, suffix="_sum")
-    phases = HERE.grown(catalogue.FUSION_PHASE, "phase", suffix="_sum")
+    number = HERE.rate(catalogue.FUSION_DURATION, suffix="_count")
+    seconds = HERE.rate(catalogue.FUSION_DURATION, suffix="_sum")
+    phases = HERE.rate(catalogue.FUSION_PHASE, "phase", suffix="_sum")
     return [
         Tile(
             bars(
@@ -440,8 +440,8 @@ def _fusions() -> list[Tile]:
                     "network gives: raise `COLDFUSION_FUSION_THREADS`, or see the store.",
                 ),
                 [
-                    Query(f"{HERE.grown(catalogue.FUSION_READ)} / {seconds}", "read"),
-                    Query(f"{HERE.grown(catalogue.FUSION_WRITTEN)} / {seconds}", "written"),
+                    Query(f"{HERE.rate(catalogue.FUSION_READ)} / {seconds}", "read"),
+                    Query(f"{HERE.rate(catalogue.FUSION_WRITTEN)} / {seconds}", "written"),
                 ],
                 unit="Bps",
                 every="15m",

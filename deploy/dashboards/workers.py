@@ -203,10 +203,10 @@ def _turns() -> list[Tile]:
             bars(
                 Text(
                     "Put back on the queue, and gone on with",
-                    "`interrupted`: told to stop, with a checkpoint. `worker_lost`: killed. "
-                    "`retried`: an error that may pass. `passed_on`: taken too early, or by the "
-                    "wrong worker. `missing`: the broker lost it. The last three again and again "
-                    "are a fault: see the workers' logs.",
+                    "`interrupted`: told to stop, with a checkpoint. `passed_on`: prepared, but "
+                    "the device stayed busy. Both are ordinary. `retried`: an error that may pass. "
+                    "`worker_lost`: killed. `missing`: the broker lost it. These again and again "
+                    "are a fault: see the workers' logs, `kubectl get events`, and the broker.",
                     alert="ColdFusionTasksRequeued",
                 ),
                 [

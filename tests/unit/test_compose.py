@@ -143,7 +143,7 @@ def test_every_file_that_is_mounted_is_there() -> None:
     for service in SERVICES.values():
         for mount in service.get("volumes", []):
             source = mount.partition(":")[0]
-            if source.startswith("./"):
+            if source.startswith(("./", "../")):
                 assert (DEPLOY / source).exists(), source
             elif not source.startswith("/"):
                 assert source in FILE["volumes"], source
@@ -157,7 +157,7 @@ def test_every_volume_of_others_is_given_to_their_user() -> None:
         mount.partition(":")[0]
         for item in foreign
         for mount in item["volumes"]
-        if not mount.startswith(("./", "/"))
+        if not mount.startswith(("./", "../", "/"))
     }
 
     assert given == needed
@@ -229,6 +229,27 @@ def test_grafana_finds_prometheus_and_its_dashboards() -> None:
 
     assert source["datasources"][0]["url"] == "http://prometheus:9090"
     assert files["providers"][0]["options"]["path"] in mounted
+    assert (
+        "../helm/coldfusion/files/dashboards:/etc/grafana/dashboards:ro"
+        in SERVICES["grafana"]["volumes"]
+    )
+
+
+def test_grafana_knows_how_often_prometheus_scrapes() -> None:
+    """Or a panel asks for rates over less than two scrapes, and shows gaps."""
+    provisioning = DEPLOY / "compose" / "grafana" / "provisioning"
+    source = yaml.safe_load((provisioning / "datasources" / "prometheus.yaml").read_text("utf-8"))
+    config = yaml.safe_load((DEPLOY / "compose" / "prometheus.yaml").read_text("utf-8"))
+
+    (prometheus,) = source["datasources"]
+    assert prometheus["jsonData"]["timeInterval"] == config["global"]["scrape_interval"]
+
+
+def test_prometheus_has_the_rules_of_the_chart() -> None:
+    config = yaml.safe_load((DEPLOY / "compose" / "prometheus.yaml").read_text("utf-8"))
+
+    (rules,) = config["rule_files"]
+    assert f"../helm/coldfusion/files/rules.yaml:{rules}:ro" in SERVICES["prometheus"]["volumes"]
 
 
 def test_the_broker_keeps_what_it_has_and_forgets_nothing() -> None:
