@@ -34,14 +34,13 @@ class RecentHistory:
 
     def read(self, repository: Repository, newest: LedgerEntry) -> History:
         """See ``HistoryReader``; what was read once is not read again."""
-        first = max(0, newest.sequence + 1 - self._num_entries)
-        known = {number: self._known.get(number) for number in range(first, newest.sequence)}
-        unknown = [number for number, entry in known.items() if entry is None]
+        numbers = range(max(0, newest.sequence + 1 - self._num_entries), newest.sequence)
+        unknown = [number for number in numbers if number not in self._known]
         with ThreadPoolExecutor(_NUM_THREADS, "ledger") as threads:
-            read = threads.map(repository.ledger.entry, unknown)
-            self._known = {**self._known, **dict(zip(unknown, read, strict=True))}
-        self._known = {number: self._known[number] for number in known}
-        recent = (*self._known.values(), newest)
+            read = dict(zip(unknown, threads.map(repository.ledger.entry, unknown), strict=True))
+        known = {**self._known, **read, newest.sequence: newest}
+        self._known = {number: known[number] for number in (*numbers, newest.sequence)}
+        recent = tuple(self._known.values())
         versions = {entry.after.base.digest: entry.after.base.version for entry in recent}
         quality = self._quality.read(repository, versions, newest.after.policy)
         return History(None, quality, recent)
