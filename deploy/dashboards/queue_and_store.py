@@ -226,7 +226,8 @@ def _store() -> list[Tile]:
             lines(
                 Text(
                     "Time until the store answers, all operations",
-                    "The middle one, and what 95 and 99 of 100 stay below.",
+                    "The middle one, and what 95 and 99 of 100 stay below. The middle one slow: "
+                    "the network. The last one alone: the store, now and then; see its own metrics.",
                 ),
                 [
                     Query(HERE.quantile(0.5, catalogue.STORE_DURATION), "the middle one"),
