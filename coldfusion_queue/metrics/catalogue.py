@@ -94,7 +94,7 @@ _stuck = _Section("Is anything stuck?", "exporter")
 
 UP = _stuck.gauge(
     "coldfusion_up",
-    "Whether the exporter could read store and broker; if not, it serves little else.",
+    "Whether the exporter could read both store and broker; what it could not is absent.",
 )
 BUILD = _stuck.gauge(
     "coldfusion_build_info", "Always 1; its label is the program's version.", labels=("version",)
