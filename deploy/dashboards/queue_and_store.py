@@ -227,7 +227,7 @@ def _store() -> list[Tile]:
                 Text(
                     "Time until the store answers, all operations",
                     "The middle one, and what 95 and 99 of 100 stay below. The middle one slow: "
-                    "the network. The last one alone: the store, now and then; see its own metrics.",
+                    "the network. The last one alone: the store, now and then; see its metrics.",
                 ),
                 [
                     Query(HERE.quantile(0.5, catalogue.STORE_DURATION), "the middle one"),
@@ -241,7 +241,7 @@ def _store() -> list[Tile]:
         Tile(
             lines(
                 Text(
-                    "Requests",
+                    "Requests to the store",
                     "How many a second, by operation. What costs money at a cloud's store are "
                     "`list`, `create`, `write` and `upload`.",
                 ),
@@ -259,7 +259,7 @@ def _store() -> list[Tile]:
         Tile(
             bars(
                 Text(
-                    "Requests that failed",
+                    "Requests to the store that failed",
                     "`unreachable`: no answer; the network or the store. `denied`: the "
                     "credentials, see docs/access.md. `failed`: the store's own errors; its log.",
                     alert="ColdFusionStoreErrors",
@@ -276,7 +276,7 @@ def _store() -> list[Tile]:
         Tile(
             bars(
                 Text(
-                    "Requests that were tried again",
+                    "Requests to the store that were tried again",
                     "They cost time and nothing else. Many for long: the store is overloaded or "
                     "throttles; fewer `COLDFUSION_TRANSFER_THREADS` ask less at once.",
                     alert="ColdFusionStoreErrors",
@@ -326,8 +326,9 @@ def _broker() -> list[Tile]:
         Tile(
             lines(
                 Text(
-                    "Requests",
-                    "How many a second; those of Celery itself are not counted.",
+                    "Requests to the broker",
+                    "How many a second; those of Celery itself are not counted. Most are hints and leases "
+                    "of turns: they grow with the number of workers.",
                 ),
                 [Query(HERE.rate(catalogue.BROKER_DURATION, suffix="_count"), "requests")],
                 unit="reqps",
@@ -337,7 +338,7 @@ def _broker() -> list[Tile]:
         Tile(
             bars(
                 Text(
-                    "Requests that failed",
+                    "Requests to the broker that failed",
                     "`unreachable`: the broker is down or fails over. `denied`: password or "
                     "rights, see docs/access.md. `failed`: it refused, such as out of memory.",
                     alert="ColdFusionBrokerErrors",

@@ -203,9 +203,9 @@ def test_variables_are_there_and_used(board: dict[str, Any]) -> None:
 
 def test_everything_has_its_place(board: dict[str, Any]) -> None:
     taken: set[tuple[int, int]] = set()
-    ids = [panel["id"] for panel in board["panels"]]
-
-    assert len({*ids}) == len(ids)
+    for name in ("id", "title"):
+        found = [panel[name] for panel in board["panels"]]
+        assert len({*found}) == len(found), name
     for panel in board["panels"]:
         place = panel["gridPos"]
         cells = {
