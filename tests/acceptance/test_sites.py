@@ -9,6 +9,7 @@ import random
 import re
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from safetensors import safe_open
 from coldfusion_queue.crash_points import CrashPoint
 from coldfusion_queue.local.ports import free_port
 from tests.acceptance.access import acl_rules
+from tests.acceptance.collector import Collector, collecting
 from tests.acceptance.conftest import MakeWorld
 from tests.acceptance.leaks import Wire, found, listening, objects, redis_values
 from tests.acceptance.world import World, eventually, until_fired
@@ -65,6 +67,7 @@ class Scene:
     world: World
     wire: Wire
     metrics: bytes
+    traces: Collector
     submissions: dict[str, str]
 
 
@@ -79,8 +82,13 @@ def scene(make_world: MakeWorld, tmp_path_factory: pytest.TempPathFactory) -> It
         "COLDFUSION_RECONCILE_INTERVAL_SECONDS": "1",
         "COLDFUSION_LEASE_SECONDS": "9",
         "COLDFUSION_PROGRESS_INTERVAL_SECONDS": "0.01",
+        "COLDFUSION_TRACES": "1",
+        "OTEL_BSP_SCHEDULE_DELAY": "100",
     }
-    with make_world(**quick) as world, listening(world) as wire:
+    with collecting() as traces, ExitStack() as stack:
+        quick["OTEL_EXPORTER_OTLP_ENDPOINT"] = traces.endpoint
+        world = stack.enter_context(make_world(**quick))
+        wire = stack.enter_context(listening(world))
         ports = {name: str(free_port()) for name in ("site", "exporter")}
         own = {
             "COLDFUSION_SITE_DATA_DIR": str(private),
@@ -98,7 +106,8 @@ def scene(make_world: MakeWorld, tmp_path_factory: pytest.TempPathFactory) -> It
         metrics = b"".join(map(metrics_of, ports.values()))
         denied = [item["object"] for item in world.redis.acl_log() if item["username"] == SITE]
         assert denied == []
-        yield Scene(world, wire, metrics, submissions)
+        eventually(lambda: traces.spans("commit", submission=submissions["escaped"]))
+        yield Scene(world, wire, metrics, traces, submissions)
 
 
 def own_user(world: World) -> str:
@@ -160,6 +169,7 @@ def test_nothing_of_private_data_leaves_the_site(scene: Scene) -> None:
     logs = (world.directory / "logs").iterdir()
     places |= {f"log {log.name}": log.read_bytes() for log in logs}
     places |= {"commands to redis": bytes(scene.wire.data), "metrics": scene.metrics}
+    places["traces"] = bytes(scene.traces.raw)
 
     leaks = {
         f"{canary} in {place}"
