@@ -17,6 +17,7 @@ from coldfusion_queue.errors import ColdFusionError, InvalidRecordError
 from coldfusion_queue.keys import RedisKeys
 from coldfusion_queue.overview import OverviewReader, RecentHistory
 from coldfusion_queue.overview.candidate import CandidateOverview, read_candidate
+from coldfusion_queue.overview.names import DatasetNames
 from coldfusion_queue.overview.overview import BrokerOverview, Quality, StoreOverview
 from coldfusion_queue.overview.stuck import find_stuck
 from coldfusion_queue.overview.turns import TurnOverview, read_turns
@@ -48,6 +49,7 @@ class StatusReader:
         self._show_all = show_all
         self._client = connect_redis(settings)
         self._overview = OverviewReader(settings, RecentHistory())
+        self._names = DatasetNames(repository)
 
     def read(self) -> dict[str, Any]:
         """The state now; what the broker knows is None while it does not answer.
@@ -61,6 +63,7 @@ class StatusReader:
             raise cast("ColdFusionError", overview.store_error)
         states = self._states()
         turns = self._turns(states) if overview.broker is not None else {}
+        self._names.learn([item.submission for item in states], overview.history.recent)
         candidate = read_candidate(self._repository, overview.store)
         return {
             "repository": overview.repository,
@@ -68,9 +71,18 @@ class StatusReader:
             "candidate": _candidate(candidate),
             **_of_broker(overview.broker),
             "submissions": [_submission(state, turns) for state in states],
-            "quality": _quality(overview.history.quality, states),
+            "quality": [self._score(item) for item in overview.history.quality],
             "fusions": [_fusion(entry) for entry in overview.history.recent],
             "stuck": [asdict(item) for item in find_stuck(overview, candidate, turns)],
+        }
+
+    def _score(self, item: Quality) -> dict[str, Any]:
+        return {
+            "dataset": item.dataset_id,
+            "name": self._names.name(item.dataset_id),
+            "kind": item.kind,
+            "score": item.score,
+            "base_version": item.base_version,
         }
 
     def _states(self) -> list[SubmissionStatus]:
@@ -176,21 +188,6 @@ def _submission(state: SubmissionStatus, turns: Mapping[str, TurnOverview]) -> d
         "silent_seconds": None if turn is None or report is None else turn.silent_seconds,
         "reason": state.failure.reason if state.failure else None,
     }
-
-
-def _quality(found: Sequence[Quality], states: Sequence[SubmissionStatus]) -> list[dict[str, Any]]:
-    """Scores; datasets are called as who submitted them, as far as that was looked up anyway."""
-    names = {item.submission.dataset_id: item.submission.contributor_id for item in states}
-    return [
-        {
-            "dataset": item.dataset_id,
-            "name": names.get(item.dataset_id) or item.dataset_id,
-            "kind": item.kind,
-            "score": item.score,
-            "base_version": item.base_version,
-        }
-        for item in found
-    ]
 
 
 def _fusion(entry: LedgerEntry) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ def brief(data: dict[str, Any], width: int) -> RenderableType:
 
 
 def _top(data: dict[str, Any], width: int) -> list[Text]:
-    return [*_head(data, width), *_stuck(data["stuck"], width), *_gate(data["candidate"])]
+    return [*_head(data, width), *_stuck(data["stuck"], width), *_gate(data["candidate"], width)]
 
 
 def _layout(data: dict[str, Any], width: int) -> list[list[Section]]:
@@ -104,27 +105,37 @@ def _stuck(findings: Sequence[dict[str, Any]], width: int) -> Iterator[Text]:
     from rich.text import Text
 
     for item in findings:
-        text = Text(f"! {item['text']}", style="bold red" if item["alert"] else "yellow")
-        command = Text(f"  $ {item['command']}", style="bold")
-        if len(text) + len(command) <= width:
-            yield text.append_text(command)
+        style = "bold red" if item["alert"] else "yellow"
+        *lines, last = _wrapped(f"! {item['text']}", width)
+        command = f"  $ {item['command']}"
+        yield from (Text(line, style=style) for line in lines)
+        if len(last) + len(command) <= width:
+            yield Text(last, style=style).append(command, style="not bold default")
         else:
-            yield from (text, command)
+            yield from (Text(last, style=style), Text(command, style="bold"))
 
 
-def _gate(candidate: dict[str, Any] | None) -> Iterator[Text]:
+def _wrapped(text: str, width: int) -> list[str]:
+    """Lines that fit, or tables would be counted on room that is not there."""
+    return textwrap.wrap(text, max(width, 20), subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _gate(candidate: dict[str, Any] | None, width: int) -> Iterator[Text]:
     """What waits for its probes."""
     from rich.text import Text
 
     if candidate is None:
         return
     tried = f", without {candidate['without']}" if candidate["without"] else ""
-    yield Text(
+    told = (
         f"base version {candidate['version']} waits for the gate since "
         f"{time_text(candidate['since'])}{tried}: {candidate['missing']} of "
         f"{candidate['probes']} probes are missing"
     )
+    yield from map(Text, _wrapped(told, width))
     if candidate["missing"]:
-        told = ", ".join(candidate["missing_probes"][:_NUM_PROBES])
-        yield Text(f"an evaluation worker makes them: {told}", style="dim")
-    yield from (Text(f"a probe failed: {text}", style="red") for text in candidate["failed"])
+        names = ", ".join(candidate["missing_probes"][:_NUM_PROBES])
+        for line in _wrapped(f"an evaluation worker makes them: {names}", width):
+            yield Text(line, style="dim")
+    for failure in candidate["failed"]:
+        yield from (Text(line, "red") for line in _wrapped(f"a probe failed: {failure}", width))

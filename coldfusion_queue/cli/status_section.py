@@ -60,7 +60,7 @@ class Section:
         from rich.text import Text
 
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        for column in self.columns:
+        for column in self.columns if self.rows else self.columns[:1]:
             table.add_column(
                 column.name,
                 justify="right" if column.is_number else "left",
