@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo experiment check test test-chart soak test-model bench-protocol bench-fusion \
+.PHONY: help demo experiment check dashboards test test-chart soak test-model bench-protocol bench-fusion \
   bench-finetune bench-between bench-peers images test-images format chart-readme lock clean
 
 help:  ## Show this list.
@@ -30,11 +30,17 @@ demo: $(STAMP)  ## Run the whole loop on this machine; ends with a table, a plot
 experiment: $(STAMP)  ## The paper's protocol on the example data; ends with tables and curves.
 	$(BIN)/coldfusion experiment examples/experiments/offline.yaml --out .experiment --local
 
-check: $(STAMP)  ## Formatting, lint and types; that the chart's README says what its values say.
+check: $(STAMP)  ## Formatting, lint and types; that what is made from code is what the code makes.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python helm/document_values.py --check
+	$(BIN)/python -m deploy.dashboards --check
+	$(BIN)/python -m coldfusion_queue.metrics.document --check
+
+dashboards: $(STAMP)  ## Write Grafana's dashboards and docs/metrics.md from the code.
+	$(BIN)/python -m deploy.dashboards
+	$(BIN)/python -m coldfusion_queue.metrics.document
 
 test: $(STAMP)  ## All tests; they start their own servers on free ports.
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile

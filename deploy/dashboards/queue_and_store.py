@@ -327,8 +327,8 @@ def _broker() -> list[Tile]:
             lines(
                 Text(
                     "Requests to the broker",
-                    "How many a second; those of Celery itself are not counted. Most are hints and leases "
-                    "of turns: they grow with the number of workers.",
+                    "How many a second; those of Celery itself are not counted. They grow with the "
+                    "workers; a jump without more of them is a loop: see the logs.",
                 ),
                 [Query(HERE.rate(catalogue.BROKER_DURATION, suffix="_count"), "requests")],
                 unit="reqps",

@@ -55,8 +55,8 @@ def _state() -> list[Tile]:
         numbers(
             Text(
                 "Store and broker",
-                "Whether the exporter could read both. If not, all below is old: "
-                "`coldfusion doctor` says which of them it is. Nothing is lost meanwhile.",
+                "Whether the exporter could read both. If not, what it could not read is missing "
+                "below: `coldfusion doctor` says which of them it is, and why. Nothing is lost.",
                 alert="ColdFusionUnreachable",
             ),
             [Query(f"min({HERE.select(catalogue.UP)})", "Up")],
@@ -155,7 +155,7 @@ def _history() -> list[Tile]:
         Tile(
             timeline(
                 Text(
-                    "Lineage: base versions, and the newest one that was evaluated",
+                    "Lineage: versions that were published and evaluated",
                     "Each block is a version, from when it was published to when the next one was. "
                     "An evaluation that lags by many versions says little of the newest: "
                     "`coldfusion evaluate`. What went into a version: `coldfusion show VERSION`.",

@@ -11,6 +11,8 @@ import pytest
 from coldfusion_queue import errors
 from coldfusion_queue.cli.main import cli
 from coldfusion_queue.crash_points import CrashPoint
+from coldfusion_queue.metrics import document
+from coldfusion_queue.metrics.catalogue import CATALOGUE
 from coldfusion_queue.records import Hyperparameters, Policy
 from coldfusion_queue.settings import Settings
 
@@ -91,12 +93,30 @@ def test_every_error_has_its_exit_code_in_the_operations_page() -> None:
     assert missing == []
 
 
-def test_every_metric_is_in_the_operations_page() -> None:
-    source = (ROOT / "coldfusion_queue" / "metrics.py").read_text(encoding="utf-8")
-    names = set(re.findall(r'"(coldfusion_\w+)"', source))
+def test_every_metric_is_in_the_page_of_metrics_as_it_is_in_the_catalogue() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(coldfusion_\w+)` \| (\w+) \|", page, re.MULTILINE)
 
-    assert len(names) > 5
-    assert [name for name in sorted(names) if f"`{name}" not in OPERATIONS] == []
+    assert len(CATALOGUE) > 50
+    assert sorted(rows) == sorted((spec.exposed, spec.kind) for spec in CATALOGUE)
+    assert document.main(["--check"]) == 0
+
+
+def test_a_page_of_metrics_that_was_changed_by_hand_is_found(tmp_path: Path) -> None:
+    page = ["--page", str(tmp_path / "metrics.md")]
+
+    assert document.main([*page, "--check"]) == 1
+    assert document.main(page) == 0
+    assert document.main([*page, "--check"]) == 0
+    (tmp_path / "metrics.md").write_text("# Metrics\n")
+    assert document.main([*page, "--check"]) == 1
+
+
+def test_every_question_of_the_catalogue_is_a_section_of_its_page() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    sections = re.findall(r"^## (.*)$", page, re.MULTILINE)
+
+    assert sections == list(dict.fromkeys(spec.question for spec in CATALOGUE))
 
 
 def test_every_command_is_named_in_the_docs() -> None:
