@@ -194,6 +194,8 @@ class TurnAttempt:
             self._log("training_ended")
             self.device.give_up()
 
+        if checkpoint is not None:
+            self.report(Phase.RESUMING, base.version, None)
         self._log("training_began", base_version=base.version)
         try:
             return prepared.run(report, leave_device)

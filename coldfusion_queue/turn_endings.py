@@ -20,6 +20,8 @@ class Phase(StrEnum):
     DOWNLOADING = "downloading"
     #: All is prepared, and another turn has the device.
     WAITING = "waiting"
+    #: It has the device, and goes on from a checkpoint.
+    RESUMING = "resuming"
     #: The body and the head are being trained.
     TRAINING = "training"
     #: The contribution is being uploaded and committed.

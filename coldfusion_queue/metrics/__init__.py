@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from coldfusion_queue.metrics.tasks import TaskMetrics, repository_metrics, up_metric
+from coldfusion_queue.metrics.tasks import RequeueReason, TaskMetrics
 
-__all__ = ["TaskMetrics", "repository_metrics", "up_metric"]
+__all__ = ["RequeueReason", "TaskMetrics"]

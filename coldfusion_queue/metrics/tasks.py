@@ -1,82 +1,105 @@
-"""Every Prometheus metric, named in one place and built by a function, not at import."""
+"""What the tasks of one worker process count, of turns and of evaluations."""
 
 from __future__ import annotations
 
+import time
 from collections import Counter as Tally
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import REGISTRY
 
-from coldfusion_queue.records import GateReport, LedgerEntry
+from coldfusion_queue.metrics import catalogue
+from coldfusion_queue.records import LedgerEntry
 
 if TYPE_CHECKING:
     from coldfusion_queue.finetune.progress import Progress
 
-__all__ = ["TaskMetrics", "repository_metrics", "up_metric"]
+__all__ = [
+    "DeviceMetrics",
+    "RequeueReason",
+    "TaskMetrics",
+    "TaskName",
+]
 
-_FINETUNE_BUCKETS = (1, 5, 15, 60, 300, 900, 1800, 3600, 2 * 3600, 4 * 3600, 8 * 3600, 24 * 3600)
+TaskName = Literal["finetune", "evaluate"]
+RequeueReason = Literal["interrupted", "passed_on", "retried", "worker_lost", "missing"]
+
+#: What workers of a queue count, a site's as everybody's.
+_REQUEUES: Mapping[str, Sequence[tuple[TaskName, RequeueReason]]] = {
+    "finetune": [
+        ("finetune", "interrupted"),
+        ("finetune", "passed_on"),
+        ("finetune", "retried"),
+        ("finetune", "worker_lost"),
+    ],
+    "evaluate": [
+        ("evaluate", "interrupted"),
+        ("evaluate", "retried"),
+        ("evaluate", "worker_lost"),
+    ],
+    "fusion": [("finetune", "missing"), ("evaluate", "missing")],
+}
+_FINETUNE_OUTCOMES = (
+    "committed",
+    "duplicate",
+    "retried",
+    "failed",
+    "cancelled",
+    "interrupted",
+    "superseded",
+    "killed",
+)
+_EVALUATION_OUTCOMES = ("recorded", "duplicate", "failed", "interrupted", "retried", "dropped")
+
 _FUSION_BUCKETS = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600)
 
 
-class TaskMetrics:
-    """What the tasks of one worker process count."""
+class DeviceMetrics:
+    """What the turns of one repository do with the device; see ``queue.slots.DeviceWatch``."""
 
-    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        self._finetunes = Counter(
-            "coldfusion_finetunes",
-            "Finetunes that ended, by outcome.",
-            ["outcome"],
-            registry=registry,
-        )
-        self._finetune_seconds = Histogram(
-            "coldfusion_finetune_duration_seconds",
-            "Wall time of one finetune, downloads and upload included.",
-            buckets=_FINETUNE_BUCKETS,
-            registry=registry,
-        )
-        self._examples = Counter(
-            "coldfusion_trained_examples",
-            "Examples that finetunes trained on, all epochs counted.",
-            registry=registry,
-        )
-        self._tokens = Counter(
-            "coldfusion_trained_tokens",
-            "Tokens that finetunes trained on, padding not counted.",
-            registry=registry,
-        )
-        self._loss = Gauge(
-            "coldfusion_finetune_loss",
-            "Mean training loss of the last report.",
-            multiprocess_mode="mostrecent",
-            registry=registry,
-        )
-        self._memory = Gauge(
-            "coldfusion_finetune_memory_bytes",
-            "Peak memory of the last finetune: of the GPU, or on a CPU of the process.",
-            multiprocess_mode="mostrecent",
-            registry=registry,
-        )
-        self._device_seconds = Counter(
-            "coldfusion_device_busy_seconds",
-            "Seconds for which turns had the worker's device.",
-            registry=registry,
-        )
-        self._evaluations = Counter(
-            "coldfusion_evaluations",
-            "Evaluations that ended, by outcome.",
-            ["outcome"],
-            registry=registry,
-        )
-        self._evaluation_seconds = Histogram(
-            "coldfusion_evaluation_duration_seconds",
-            "Wall time of one evaluation, downloads included, by kind.",
-            ["kind"],
-            buckets=_FINETUNE_BUCKETS,
-            registry=registry,
-        )
+    def __init__(self, turn_started: Gauge, device_busy: Counter) -> None:
+        self._turn_started = turn_started
+        self._device_busy = device_busy
+
+    def taken(self) -> None:
+        """Note that a turn trains from now on."""
+        self._turn_started.set(time.time())
+
+    def was_busy(self, seconds: float) -> None:
+        """Count time for which a turn had the device."""
+        self._device_busy.inc(seconds)
+
+    def left(self) -> None:
+        """Note that no turn trains."""
+        self._turn_started.set(0)
+
+
+class TaskMetrics:
+    """Counts by the repository that a task is for, which is its argument.
+
+    Args:
+        registry: where it is registered; once in a process.
+        site: of this worker.
+    """
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY, site: str | None = None) -> None:
+        self._site = site or ""
+        self._finetunes = catalogue.FINETUNES.counter(registry)
+        self._finetune_duration = catalogue.FINETUNE_DURATION.histogram(registry)
+        self._examples = catalogue.TRAINED_EXAMPLES.counter(registry)
+        self._tokens = catalogue.TRAINED_TOKENS.counter(registry)
+        self._loss = catalogue.LOSS.gauge(registry)
+        self._memory = catalogue.MEMORY.gauge(registry)
+        self._turn_started = catalogue.TURN_STARTED.gauge(registry)
+        self._turn_reported = catalogue.TURN_REPORTED.gauge(registry)
+        self._turn_progress = catalogue.TURN_PROGRESS.gauge(registry)
+        self._device_busy = catalogue.DEVICE_BUSY.counter(registry)
+        self._resumes = catalogue.RESUMES.counter(registry)
+        self._requeues = catalogue.REQUEUES.counter(registry)
+        self._evaluations = catalogue.EVALUATIONS.counter(registry)
+        self._evaluation_duration = catalogue.EVALUATION_DURATION.histogram(registry)
         self._decisions = Counter(
             "coldfusion_decisions",
             "Contributions that the ledger decided, by outcome.",
@@ -118,26 +141,56 @@ class TaskMetrics:
             registry=registry,
         )
 
-    def finetune_ended(self, outcome: str, seconds: float) -> None:
+    def finetune_ended(self, repository: str, outcome: str, seconds: float) -> None:
         """Count one finetune: outcome is how it ended, as in the log's events."""
-        self._finetunes.labels(outcome).inc()
-        self._finetune_seconds.observe(seconds)
+        self._finetunes.labels(repository, self._site, outcome).inc()
+        self._finetune_duration.labels(repository, self._site).observe(seconds)
 
-    def trained(self, progress: Progress) -> None:
+    def trained(self, repository: str, progress: Progress) -> None:
         """Count what a finetune did since its last report."""
-        self._examples.inc(progress.new_examples)
-        self._tokens.inc(progress.new_tokens)
-        self._loss.set(progress.loss)
-        self._memory.set(progress.memory_bytes)
+        labels = (repository, self._site)
+        self._examples.labels(*labels).inc(progress.new_examples)
+        self._tokens.labels(*labels).inc(progress.new_tokens)
+        self._loss.labels(*labels).set(progress.loss)
+        self._memory.labels(*labels).set(progress.memory_bytes)
+        self._turn_reported.labels(*labels).set(time.time())
+        self._turn_progress.labels(*labels).set(progress.step / max(1, progress.num_steps))
 
-    def device_was_busy(self, seconds: float) -> None:
-        """Count time for which a turn had the device."""
-        self._device_seconds.inc(seconds)
+    def resumed(self, repository: str) -> None:
+        """Count a turn that goes on from a checkpoint."""
+        self._resumes.labels(repository, self._site).inc()
 
-    def evaluation_ended(self, outcome: str, kind: str, seconds: float) -> None:
+    def requeued(self, repository: str, task: TaskName, reason: RequeueReason) -> None:
+        """Count a task that is put on its queue once more."""
+        self._requeues.labels(repository, self._site, task, reason).inc()
+
+    def device(self, repository: str) -> DeviceMetrics:
+        """What a turn of a repository does with the device is counted there."""
+        labels = (repository, self._site)
+        return DeviceMetrics(self._turn_started.labels(*labels), self._device_busy.labels(*labels))
+
+    def begin(self, repository: str, queue: str) -> None:
+        """Show as 0 what workers of a queue count: who asks for an increase sees no first 1 else.
+
+        Idempotent.
+        """
+        kind = queue.partition(".")[0]  # without the site
+        for task, reason in _REQUEUES[kind]:
+            self._requeues.labels(repository, self._site, task, reason)
+        if kind == "finetune":
+            for outcome in _FINETUNE_OUTCOMES:
+                self._finetunes.labels(repository, self._site, outcome)
+            self._finetune_duration.labels(repository, self._site)
+            for metric in (self._device_busy, self._resumes, self._examples, self._tokens):
+                metric.labels(repository, self._site)
+        elif kind == "evaluate":
+            for outcome in _EVALUATION_OUTCOMES:
+                self._evaluations.labels(repository, outcome)
+
+    def evaluation_ended(self, repository: str, outcome: str, kind: str, seconds: float) -> None:
         """Count one evaluation: outcome is how it ended, as in the log's events."""
-        self._evaluations.labels(outcome).inc()
-        self._evaluation_seconds.labels(kind).observe(seconds)
+        self._evaluations.labels(repository, outcome).inc()
+        self._evaluation_duration.labels(repository, kind).observe(seconds)
 
     def fusion_ended(self, entry: LedgerEntry, seconds: float) -> None:
         """Count one fusion that appended to the ledger."""
@@ -156,81 +209,3 @@ class TaskMetrics:
         for item in decisions:
             if item.version is not None:
                 self._staleness.observe(item.numbers["staleness"])
-
-
-def up_metric(is_up: bool) -> GaugeMetricFamily:
-    """Whether the exporter's last scrape could read store and broker."""
-    help_text = "Whether the exporter could read store and broker."
-    return GaugeMetricFamily("coldfusion_up", help_text, value=float(is_up))
-
-
-def repository_metrics(
-    *,
-    base_version: int,
-    sequence: int,
-    num_pending: int,
-    num_open_submissions: int,
-    num_wanted_evaluations: int,
-    gate: GateReport | None,
-    is_candidate_waiting: bool,
-    queue_lengths: Mapping[str, int],
-    taken_tasks: Mapping[tuple[str, str], int],
-    pool_work: Mapping[tuple[str, str], int],
-) -> Iterable[GaugeMetricFamily]:
-    """Gauges of the exporter, made anew at each scrape from the store and the broker.
-
-    Queues are named by their name, and workers by their queue and their pool.
-    """
-    yield GaugeMetricFamily(
-        "coldfusion_base_version", "Newest published base version.", value=base_version
-    )
-    yield GaugeMetricFamily(
-        "coldfusion_ledger_sequence", "Sequence number of the newest ledger entry.", value=sequence
-    )
-    yield GaugeMetricFamily(
-        "coldfusion_pending_contributions", "Markers in the inbox.", value=num_pending
-    )
-    yield GaugeMetricFamily(
-        "coldfusion_open_submissions", "Submissions with turns left.", value=num_open_submissions
-    )
-    yield GaugeMetricFamily(
-        "coldfusion_wanted_evaluations",
-        "Evaluations that are asked for and not done.",
-        value=num_wanted_evaluations,
-    )
-    yield GaugeMetricFamily(
-        "coldfusion_candidate_waiting",
-        "1 while a fused model waits for the gate.",
-        value=float(is_candidate_waiting),
-    )
-    scores = GaugeMetricFamily(
-        "coldfusion_gate_score",
-        "Score of the published base version by the gate, of each gate dataset.",
-        labels=["dataset"],
-    )
-    for name, score in sorted(gate.scores.items() if gate else ()):
-        scores.add_metric([name], score)
-    yield scores
-    queues = GaugeMetricFamily(
-        "coldfusion_queue_length", "Messages waiting in a queue.", labels=["queue"]
-    )
-    for name, length in sorted(queue_lengths.items()):
-        queues.add_metric([name], length)
-    yield queues
-    yield _of_pools(
-        "coldfusion_taken_tasks",
-        "Messages that workers took and have not acknowledged.",
-        taken_tasks,
-    )
-    yield _of_pools(
-        "coldfusion_pool_work",
-        "Messages that wait in a pool's queue, and those that its workers have.",
-        pool_work,
-    )
-
-
-def _of_pools(name: str, text: str, numbers: Mapping[tuple[str, str], int]) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(name, text, labels=["queue", "pool"])
-    for labels, number in sorted(numbers.items()):
-        family.add_metric(labels, number)
-    return family

@@ -8,6 +8,7 @@ from typing import Any
 import redis
 from celery.beat import ScheduleEntry, Scheduler
 
+from coldfusion_queue.metrics.beat import beat_metrics
 from coldfusion_queue.queue.app import FUSION_QUEUE
 from coldfusion_queue.queue.connection import connect_redis
 from coldfusion_queue.settings import load_settings
@@ -29,7 +30,10 @@ class BoundedScheduler(Scheduler):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._client = connect_redis(load_settings())
+        settings = load_settings()
+        self._client = connect_redis(settings)
+        self._metrics = beat_metrics()
+        self._metrics.begin(settings.repository)
 
     def apply_entry(self, entry: ScheduleEntry, producer: Any = None) -> None:
         """Send a due task, unless too many wait."""
@@ -39,5 +43,12 @@ class BoundedScheduler(Scheduler):  # type: ignore[misc]
             waiting = 0  # sending will say what is wrong
         if waiting >= _MAX_WAITING:
             log.warning("%s passed over", entry.task, extra={"event": "tick_passed_over"})
+            self._metrics.told(entry.args[0], entry.task, "passed_over")
             return
         super().apply_entry(entry, producer)
+
+    def apply_async(self, entry: ScheduleEntry, *args: Any, **kwargs: Any) -> Any:
+        """Send a due task; what it raises is logged by who calls."""
+        result = super().apply_async(entry, *args, **kwargs)
+        self._metrics.told(entry.args[0], entry.task, "sent")
+        return result

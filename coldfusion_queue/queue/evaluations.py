@@ -32,6 +32,7 @@ from coldfusion_queue.evaluating import (
     record_failure,
     run_evaluation,
 )
+from coldfusion_queue.metrics import RequeueReason
 from coldfusion_queue.queue.leases import Lease
 from coldfusion_queue.queue.process import Process
 from coldfusion_queue.queue.retrying import RETRIED, backoff_seconds
@@ -82,11 +83,15 @@ class EvaluationDelivery:
                 if not lease.is_held:
                     self._log("evaluation_held", "another worker has this evaluation")
                     return
+                if lease.starts > 1:
+                    self._count("worker_lost")
                 self._evaluate(lease)
         except EvaluationInterrupted:
             self._log("evaluation_interrupted", "its worker is told to stop")
             with suppress(BrokerUnavailableError):
-                self.process.evaluation_sender(self.repository).send_again(self.evaluation_id)
+                sender = self.process.evaluation_sender(self.repository)
+                if sender.send_again(self.evaluation_id):
+                    self._count("interrupted")
         except _PutOff as put_off:  # only now: as long as the lease is held it cannot be
             self._put_off(put_off.retry)
         except RETRIED as error:
@@ -123,7 +128,8 @@ class EvaluationDelivery:
             self._fail(opened, request, error, time.monotonic() - started)
         finally:
             seconds = time.monotonic() - started
-            self.process.metrics.evaluation_ended(ending, request.spec.kind, seconds)
+            kind = request.spec.kind
+            self.process.metrics.evaluation_ended(self.repository, ending, kind, seconds)
             self._log(f"evaluation_{ending}", f"evaluation {ending}", seconds=round(seconds, 3))
 
     def _count_retry(self, error: Exception) -> int:
@@ -164,6 +170,7 @@ class EvaluationDelivery:
         with suppress(BrokerUnavailableError):
             sender = self.process.evaluation_sender(self.repository)
             sender.put_off(self.evaluation_id, backoff_seconds(retry))
+            self._count("retried")
 
     def _retry(self, error: ColdFusionError) -> None:
         """Put it off, longer each time; after the last retry it is left to ``reconcile``."""
@@ -177,6 +184,9 @@ class EvaluationDelivery:
                 self._put_off(retry)
         message = f"evaluation will be retried: {error}"
         self._log("evaluation_retried", message, level=logging.WARNING, retry=retry)
+
+    def _count(self, reason: RequeueReason) -> None:
+        self.process.metrics.requeued(self.repository, "evaluate", reason)
 
     def _log(
         self, event: str, message: str, *, level: int = logging.INFO, **numbers: object

@@ -47,6 +47,9 @@ if now - since < tonumber(ARGV[1]) then
 end
 redis.call('DEL', KEYS[2])
 redis.call('SET', KEYS[1], 'sending', 'PX', ARGV[2])
+if redis.call('EXISTS', KEYS[3], KEYS[4]) > 0 then
+  return 'due'
+end
 return 'sent'
 """
 
@@ -60,8 +63,15 @@ class Look(StrEnum):
     NOTED = "noted"
     #: It was missing a moment ago already.
     WAITING = "waiting"
-    #: It was missing for long enough, and was sent.
+    #: It was missing for long enough, and was sent: its message was lost, or never sent.
     SENT = "sent"
+    #: The same, but it is known why: its retry is due, or its worker died.
+    DUE = "due"
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether it was sent."""
+        return self in {Look.SENT, Look.DUE}
 
 
 class OnceSender:
@@ -98,9 +108,10 @@ class OnceSender:
         patience_milliseconds = int(1000 * self._settings.lease_seconds / 6)
         with broker_errors(self._settings):
             keys = [self._keys.turn(name), self._keys.missing(name)]
+            keys += [self._keys.retries(name), self._keys.starts(name)]
             arguments = [patience_milliseconds, self._sending_milliseconds]
             look = Look(self._claim_missing(keys=keys, args=arguments))
-            if look is Look.SENT:
+            if look.is_sent:
                 reach(CrashPoint.RECONCILE_FOUND)
                 self._publish(name, publish)
         return look

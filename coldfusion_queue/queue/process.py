@@ -55,5 +55,6 @@ class Process:
 @functools.cache
 def this_process() -> Process:
     """The one of this process."""
-    settings, metrics = load_settings(), TaskMetrics()
-    return Process(settings, connect_redis(settings), metrics, this_slot(metrics.device_was_busy))
+    settings = load_settings()
+    metrics = TaskMetrics(site=settings.site)
+    return Process(settings, connect_redis(settings), metrics, this_slot())

@@ -72,8 +72,10 @@ class TurnReporter:
             LeaseLostError: the turn is another worker's by now.
             TurnCancelledError: nobody wants it any more.
         """
+        if phase is Phase.RESUMING:
+            self._metrics.resumed(self._repository.name)
         if progress is not None:
-            self._metrics.trained(progress)
+            self._metrics.trained(self._repository.name, progress)
         with suppress(redis.RedisError):  # for people only: a finetune goes on without it
             report = self._report(phase, base_version, progress)
             write_progress(self._client, RedisKeys(self._repository.name), report)

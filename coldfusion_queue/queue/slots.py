@@ -12,13 +12,16 @@ import math
 import mmap
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from billiard.process import current_process
 
-__all__ = ["Slot", "Slots", "open_slots", "this_slot"]
+from coldfusion_queue.queue.device_time import DeviceTime
+
+__all__ = ["DeviceWatch", "Slot", "Slots", "open_slots", "this_slot"]
 
 #: What a process says of itself; any other number is the monotonic time at which its training is
 #: expected to end, which means the same in all processes of a machine.
@@ -44,6 +47,7 @@ class Slots:
     def __init__(self, directory: Path, number: int, ahead_seconds: float) -> None:
         self.directory = directory
         self.ahead_seconds = ahead_seconds
+        self.device_time = DeviceTime()
         # Anonymous shared memory. Each process writes one double of its own, so none needs a lock.
         self._states = memoryview(mmap.mmap(-1, _BYTES * number)).cast("d")
 
@@ -68,24 +72,31 @@ class Slots:
         return num_in_line <= 0 or (num_in_line == 1 and is_ending)
 
 
+class DeviceWatch(Protocol):
+    """Who is told what a turn does with the device; the one that has it tells."""
+
+    def taken(self) -> None:
+        """It trains from now on."""
+
+    def was_busy(self, seconds: float) -> None:
+        """It had the device for so long since it said so last."""
+
+    def left(self) -> None:
+        """It trains no longer."""
+
+
 class Slot:
     """One process's part in ``Slots``: the device of its turns.
 
     Args:
         slots: those of its worker; None is a process that shares nothing.
         index: its own number.
-        on_busy: told the seconds for which it had the device, from time to time.
     """
 
-    def __init__(
-        self,
-        slots: Slots | None = None,
-        index: int = 0,
-        on_busy: Callable[[float], None] = lambda _: None,
-    ) -> None:
+    def __init__(self, slots: Slots | None = None, index: int = 0) -> None:
         self._slots = slots
         self._index = index
-        self._on_busy = on_busy
+        self._watch: DeviceWatch | None = None
         self._lock: int | None = None
         self._counted = 0.0
         self._waiting_since: float | None = None
@@ -93,8 +104,12 @@ class Slot:
         self._say(_IDLE)  # the process that had this number before may have died
 
     @contextmanager
-    def turn(self, name: str) -> Iterator[bool]:
+    def turn(self, name: str, watch: DeviceWatch | None = None) -> Iterator[bool]:
         """Stand in line for the device until it is given up, by the end of the context at last.
+
+        Args:
+            name: of the turn.
+            watch: told what it does with the device.
 
         Yields:
             Whether the turn is ours; False if another process of this worker is at it.
@@ -104,6 +119,7 @@ class Slot:
                 yield False
                 return
             self._say(_IN_LINE)
+            self._watch = watch
             self._waiting_since = None
             try:
                 yield True
@@ -139,6 +155,10 @@ class Slot:
                 return False
         self.is_held = True
         self._counted = time.monotonic()
+        if self._slots is not None:
+            self._slots.device_time.taken(self._counted)
+        if self._watch is not None:
+            self._watch.taken()
         return True
 
     def is_in_vain(self) -> bool:
@@ -157,6 +177,10 @@ class Slot:
         if not self.is_held:
             return
         self._count()
+        if self._watch is not None:
+            self._watch.left()
+        if self._slots is not None:
+            self._slots.device_time.left(self._counted)
         self._say(_GAVE_UP)
         self.is_held = False
         if self._lock is not None:
@@ -165,7 +189,10 @@ class Slot:
 
     def _count(self) -> None:
         now = time.monotonic()
-        self._on_busy(now - self._counted)
+        if self._watch is not None:
+            self._watch.was_busy(now - self._counted)
+        if self._slots is not None:
+            self._slots.device_time.counted(now)
         self._counted = now
 
     def _say(self, state: float) -> None:
@@ -184,9 +211,9 @@ def open_slots(directory: Path, number: int, ahead_seconds: float) -> Slots:
     return _slots
 
 
-def this_slot(on_busy: Callable[[float], None]) -> Slot:
+def this_slot() -> Slot:
     """That of this process; see ``Slot``."""
-    return Slot(_slots, getattr(current_process(), "index", 0), on_busy)
+    return Slot(_slots, getattr(current_process(), "index", 0))
 
 
 def _locked(path: Path) -> int | None:

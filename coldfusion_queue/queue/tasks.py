@@ -163,8 +163,10 @@ def _send_missing_turns(process: Process, opened: Repository) -> Iterator[Look]:
         if status.next_turn is not None:
             name = status.submission.submission_id
             look = sender.send_missing(name, status.next_turn, status.submission.site)
-            if look is Look.SENT:
+            if look.is_sent:
                 log.info("turn sent again", extra={"event": "turn_resent", "submission": name})
+            if look is Look.SENT:
+                process.metrics.requeued(opened.name, "finetune", "missing")
             yield look
 
 
@@ -175,9 +177,11 @@ def _send_missing_evaluations(process: Process, opened: Repository) -> Iterator[
     for name in opened.evaluations.wanted():
         if name not in about and not opened.evaluations.is_done(name):
             look = sender.send_missing(name)
-            if look is Look.SENT:
+            if look.is_sent:
                 extra = {"event": "evaluation_resent", "evaluation": name}
                 log.info("evaluation sent again", extra=extra)
+            if look is Look.SENT:
+                process.metrics.requeued(opened.name, "evaluate", "missing")
             yield look
 
 

@@ -22,6 +22,7 @@ from coldfusion_queue.errors import (
     RetryableError,
     TrainingFailedError,
 )
+from coldfusion_queue.metrics import RequeueReason
 from coldfusion_queue.names import contribution_id
 from coldfusion_queue.queue.leases import Lease
 from coldfusion_queue.queue.process import Process
@@ -32,6 +33,7 @@ from coldfusion_queue.records import Submission
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.residuals import Residuals
 from coldfusion_queue.sites.labels import SiteLabels
+from coldfusion_queue.tracing import span
 from coldfusion_queue.turn import DeviceBusy, TurnInterrupted, run_turn
 
 __all__ = ["TurnDelivery"]
@@ -54,7 +56,8 @@ class TurnDelivery:
         """Run the turn unless it is over or somebody else's, then send the next."""
         slot = self.process.slot
         name = contribution_id(self.submission_id, self.turn)
-        with slot.turn(f"{self.repository}.{name}") as is_ours:
+        device = self.process.metrics.device(self.repository)
+        with slot.turn(f"{self.repository}.{name}", device) as is_ours:
             if not is_ours:
                 self._log("turn_held", "this worker has this turn already")
                 return
@@ -72,6 +75,8 @@ class TurnDelivery:
                 if not lease.is_held:
                     self._log("turn_held", "another worker has this turn")
                     return
+                if lease.starts > 1:
+                    self._count("worker_lost")
                 reach(CrashPoint.TURN_LEASED)
                 opened = Repository.open(self.process.settings, name=self.repository)
                 submission = opened.submissions.find(self.submission_id)
@@ -123,7 +128,8 @@ class TurnDelivery:
             ending = "failed"
             self._fail(repository, submission, error)
         finally:
-            self.process.metrics.finetune_ended(ending, time.monotonic() - started)
+            seconds = time.monotonic() - started
+            self.process.metrics.finetune_ended(self.repository, ending, seconds)
 
     def _finetune(self, repository: Repository, submission: Submission, lease: Lease) -> str:
         reporter = TurnReporter(
@@ -171,13 +177,15 @@ class TurnDelivery:
 
     def _hand_back(self, interruption: TurnInterrupted) -> None:
         """Queue the turn again for any worker; without a broker ``reconcile`` does it."""
+        is_passed_on = isinstance(interruption, DeviceBusy)
         with suppress(BrokerUnavailableError):
             # What ran here is of this worker's site.
-            site = self.process.settings.site
-            self.process.sender(self.repository).send_again(self.submission_id, self.turn, site)
+            site, sender = self.process.settings.site, self.process.sender(self.repository)
+            if sender.send_again(self.submission_id, self.turn, site):
+                self._count("passed_on" if is_passed_on else "interrupted")
         reach(CrashPoint.TURN_HANDED_BACK)
         steps = {"step": interruption.step, "num_steps": interruption.num_steps}
-        if isinstance(interruption, DeviceBusy):
+        if is_passed_on:
             self._log("turn_passed_on", "turn passed on, the device is not free yet", **steps)
         else:
             self._log("turn_interrupted", "turn interrupted, its worker is told to stop", **steps)
@@ -197,6 +205,7 @@ class TurnDelivery:
             return
         with suppress(BrokerUnavailableError):
             sender.put_off(self.submission_id, self.turn, backoff_seconds(retry))
+            self._count("retried")
         message = f"turn will be retried: {error}"
         self._log("turn_retried", message, level=logging.WARNING, retry=retry)
 
@@ -242,7 +251,9 @@ class TurnDelivery:
             status = repository.submissions.status(submission)
             if status.next_turn is not None:
                 sender = self.process.sender(self.repository)
-                sender.send(self.submission_id, status.next_turn, submission.site)
+                # Of its own: a contributor that goes on for ever would be one trace without end.
+                with span("next turn", is_root=True):
+                    sender.send(self.submission_id, status.next_turn, submission.site)
                 return
             repository.submissions.close(self.submission_id)
             self._forget()
@@ -254,6 +265,9 @@ class TurnDelivery:
         """Delete what this machine remembers of a submission that is over."""
         Residuals(self.process.settings.residuals_dir).forget(self.submission_id)
         SiteLabels(self.process.settings.site_labels_dir).forget(self.submission_id)
+
+    def _count(self, reason: RequeueReason) -> None:
+        self.process.metrics.requeued(self.repository, "finetune", reason)
 
     def _log(
         self, event: str, message: str, *, level: int = logging.INFO, **numbers: object

@@ -105,7 +105,19 @@ class Bench:
         return submissions.status(submissions.get("s")).state
 
     def num_ended(self, outcome: str) -> float | None:
-        return self.registry.get_sample_value("coldfusion_finetunes_total", {"outcome": outcome})
+        labels = {"repository": self.repository.name, "site": self.site, "outcome": outcome}
+        return self.registry.get_sample_value("coldfusion_finetunes_total", labels)
+
+    def num_requeued(self, reason: str) -> float:
+        labels = {"repository": self.repository.name, "site": self.site, "task": "finetune"}
+        found = self.registry.get_sample_value(
+            "coldfusion_requeues_total", labels | {"reason": reason}
+        )
+        return found or 0
+
+    @property
+    def site(self) -> str:
+        return self.process.settings.site or ""
 
 
 def open_bench(
@@ -116,7 +128,7 @@ def open_bench(
     app.set_current()
     app.finalize()
     registry = CollectorRegistry()
-    process = Process(settings, connect_redis(settings), TaskMetrics(registry))
+    process = Process(settings, connect_redis(settings), TaskMetrics(registry, settings.site))
     bench = Bench(repository, process, app, registry)
     monkeypatch.setattr(tasks, "this_process", lambda: bench.process)
     monkeypatch.setattr(turns, "run_turn", bench.run_turn)

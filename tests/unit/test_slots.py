@@ -22,6 +22,24 @@ def slots(tmp_path: Path) -> Slots:
     return Slots(tmp_path, 2, AHEAD_SECONDS)
 
 
+class Watch:
+    """Who is told what a turn does with the device."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.counted: list[float] = []
+
+    def taken(self) -> None:
+        self.told.append("taken")
+
+    def was_busy(self, seconds: float) -> None:
+        self.told.append("busy")
+        self.counted.append(seconds)
+
+    def left(self) -> None:
+        self.told.append("left")
+
+
 @contextmanager
 def in_another_process(slots: Slots, seconds_left: float | None = None) -> Iterator[int]:
     """A process, of number 1, that has the device until it is killed; its pid."""
@@ -127,17 +145,74 @@ def test_a_wait_is_in_vain_after_twice_the_time_and_each_turn_counts_its_own(
 
 
 def test_the_time_for_which_the_device_is_held_is_counted_once(slots: Slots) -> None:
-    counted: list[float] = []
-    slot = Slot(slots, 0, counted.append)
+    watch = Watch()
+    slot = Slot(slots, 0)
     began = time.monotonic()
-    with slot.turn("a"):
+    with slot.turn("a", watch):
         slot.take()
         slot.tell(1.0)
         slot.give_up()
         slot.give_up()
 
-    assert len(counted) == 2
-    assert 0 < sum(counted) <= time.monotonic() - began
+    assert len(watch.counted) == 2
+    assert 0 < sum(watch.counted) <= time.monotonic() - began
+    assert watch.told == ["taken", "busy", "busy", "left"]
+
+
+def test_the_device_is_idle_whenever_no_turn_has_it(slots: Slots) -> None:
+    began = time.monotonic()
+    watch, slot = Watch(), Slot(slots, 0)
+    time.sleep(0.05)
+    for _ in range(2):
+        with slot.turn("a", watch):
+            slot.take()
+            before = slots.device_time.idle_seconds()
+            time.sleep(0.05)
+            assert slots.device_time.idle_seconds() == before
+            slot.tell(1.0)
+        time.sleep(0.05)
+
+    both = slots.device_time.idle_seconds() + sum(watch.counted)
+    assert both == pytest.approx(time.monotonic() - began, abs=0.02)
+    assert slots.device_time.idle_seconds() >= 0.15
+
+
+def test_the_device_is_idle_from_when_a_process_that_dies_with_it_counted_last(
+    slots: Slots,
+) -> None:
+    with in_another_process(slots, AHEAD_SECONDS):
+        before = slots.device_time.idle_seconds()
+        time.sleep(0.05)
+        assert slots.device_time.idle_seconds() == before
+    time.sleep(0.05)
+    after = slots.device_time.idle_seconds()
+    assert after >= before + 0.1  # what it had not counted was of no use
+
+    # Whoever takes it next finds that it was left to nobody.
+    slot = Slot(slots, 0)
+    with slot.turn("a"):
+        slot.take()
+        assert after <= slots.device_time.idle_seconds() <= after + 0.05
+
+
+def test_what_the_device_was_idle_never_gets_less(slots: Slots) -> None:
+    """Read as often as it goes, while another process takes it and gives it up."""
+    pid = os.fork()
+    if pid == 0:
+        slot = Slot(slots, 1)
+        while True:
+            with slot.turn("theirs"):
+                slot.take()
+    try:
+        began, idle = time.monotonic(), [slots.device_time.idle_seconds()]
+        while time.monotonic() < began + 0.5:
+            idle.append(slots.device_time.idle_seconds())
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+    assert idle == sorted(idle)
+    assert idle[-1] - idle[0] <= 0.55
 
 
 def test_a_process_that_shares_nothing_has_its_device() -> None:
