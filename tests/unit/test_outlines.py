@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,10 +54,12 @@ def test_an_outline_of_errors_that_are_each_others_causes_ends() -> None:
 
 @pytest.fixture
 def _root_logger() -> Iterator[None]:
-    root = logging.getLogger()
+    root, hooks = logging.getLogger(), (sys.excepthook, threading.excepthook)
     handlers, level = root.handlers[:], root.level
     yield
     root.handlers, root.level = handlers, level
+    sys.excepthook, threading.excepthook = hooks
+    logging.captureWarnings(False)
 
 
 @pytest.mark.usefixtures("_root_logger")
