@@ -168,7 +168,8 @@ def work(stage: Stage) -> None:
     world.wait_complete(second)
     eventually(lambda: world.state(failing)["state"] == "failed")
     assert world.repository.ledger.newest().after.gate is not None
-    stage.run("submit", "status", "--all")
+    for role in ("submit", "fusion"):
+        assert "the broker does not answer" not in stage.run(role, "status", "--all").out
     stage.run("submit", "history")
     stage.run("submit", "show", first)
     stage.run("submit", "pull", world.directory / "pulled")
