@@ -19,10 +19,10 @@ from safetensors import safe_open
 from coldfusion_queue.crash_points import CrashPoint
 from coldfusion_queue.local.ports import free_port
 from tests.acceptance.access import acl_rules
-from tests.acceptance.collector import Collector, collecting
 from tests.acceptance.conftest import MakeWorld
 from tests.acceptance.leaks import Wire, found, listening, objects, redis_values
 from tests.acceptance.world import World, eventually, until_fired
+from tests.collector import Collector, collecting
 from tests.injector import Injector
 from tests.rows import rows, write_rows
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.acceptance.collector import Collected, Collector, collecting
 from tests.acceptance.conftest import MakeWorld
 from tests.acceptance.world import World, eventually
+from tests.collector import Collected, Collector, collecting
 from tests.rows import rows, write_rows
 
 OPTIONS = ("--set", "epochs=1", "--set", "batch_size=8", "--set", "max_length=16")

@@ -43,3 +43,13 @@ def test_a_worker_says_where_its_metrics_go_before_the_library_that_writes_them_
     )
 
     assert "prometheus_client" not in loaded
+
+
+def test_without_traces_nothing_of_opentelemetry_is_loaded() -> None:
+    loaded = loaded_after(
+        "import workers.fusion_worker, coldfusion_queue.queue.tasks, coldfusion_queue.uploading\n"
+        "from coldfusion_queue import tracing\n"
+        "with tracing.span('a', links=['b']): tracing.traceparent()"
+    )
+
+    assert not loaded & {"opentelemetry", "requests", "google"}

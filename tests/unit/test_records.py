@@ -404,6 +404,17 @@ def test_a_submission_from_before_there_were_sites_is_read() -> None:
     assert new.site is None
 
 
+def test_a_contribution_that_nothing_traced_is_written_as_before_there_were_traces() -> None:
+    untraced = next(item for item in EXAMPLES if isinstance(item, Contribution))
+    parent = f"00-{'1f' * 16}-{'2e' * 8}-01"
+    traced = untraced.model_copy(update={"traceparent": parent})
+
+    assert untraced.traceparent is None
+    assert b"traceparent" not in untraced.to_bytes()
+    assert Contribution.from_bytes(untraced.to_bytes(), "key") == untraced
+    assert Contribution.from_bytes(traced.to_bytes(), "key").traceparent == parent
+
+
 @pytest.mark.parametrize("site", ["", "A", "a.b", "a/b", "a b", "-a", "a-", "x" * 64])
 def test_a_submission_of_a_site_that_makes_no_queue_is_unreadable(site: str) -> None:
     data = json.dumps({"site": site, "path": "notes.csv"}).encode()
