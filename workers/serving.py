@@ -9,7 +9,7 @@ from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client import CollectorRegistry, disable_created_metrics, make_wsgi_app
 
 from coldfusion_queue.settings import Settings
 
@@ -27,6 +27,8 @@ def serve(settings: Settings, registry: CollectorRegistry, health: Health) -> No
     """
     if settings.metrics_port == 0:
         return
+    # When each series began, which nobody asks for, would be as many series again.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     host = settings.metrics_host
     server_class = _SixServer if ":" in host else _Server
     server = make_server(
