@@ -91,6 +91,17 @@ def test_promtool_takes_the_rules() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_promtool_takes_the_compose_files_configuration(tmp_path: Path) -> None:
+    text = (ROOT / "deploy" / "compose" / "prometheus.yaml").read_text(encoding="utf-8")
+    assert "/etc/prometheus/rules.yaml" in text
+    config = tmp_path / "prometheus.yaml"
+    config.write_text(text.replace("/etc/prometheus/rules.yaml", str(RULES)))
+
+    done = promtool("check", "config", "--lint-fatal", config)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 def test_each_alert_does_what_its_cases_say(path: Path) -> None:
     done = promtool("test", "rules", path)
