@@ -70,6 +70,7 @@ class StatusReader:
             **_of_store(overview.store),
             "candidate": _candidate(candidate),
             **_of_broker(overview.broker),
+            "with_ended": self._show_all,
             "submissions": [_submission(state, turns) for state in states],
             "quality": [self._score(item) for item in overview.history.quality],
             "fusions": [_fusion(entry) for entry in overview.history.recent],

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from coldfusion_queue.cli.common import time_text
 from coldfusion_queue.cli.status_section import Section, fit
-from coldfusion_queue.cli.status_sections import WIDE, fusions, quality, queues, submissions
+from coldfusion_queue.cli.status_sections import (
+    WIDE,
+    ended,
+    fusions,
+    quality,
+    queues,
+    submissions,
+)
 from coldfusion_queue.cli.status_text import bytes_text, filled
 from coldfusion_queue.overview.durations import duration_text
 
@@ -34,7 +41,7 @@ def screen(data: dict[str, Any], width: int, height: int | None = None) -> Rende
     from rich.console import Group
     from rich.text import Text
 
-    top, rows = _top(data, width), _layout(data, width)
+    top, rows = _top(data, width), _layout(data, width, is_cut=height is not None)
     if height is not None:
         rows = fit(rows, height - len(top) - 1)
     body = (item for row in rows for item in (Text(), _beside(row)))
@@ -52,16 +59,14 @@ def _top(data: dict[str, Any], width: int) -> list[Text]:
     return [*_head(data, width), *_stuck(data["stuck"], width), *_gate(data["candidate"], width)]
 
 
-def _layout(data: dict[str, Any], width: int) -> list[list[Section]]:
-    working, waiting, past, scores = (
-        submissions(data, width),
-        queues(data),
-        fusions(data),
-        quality(data),
-    )
-    if width < WIDE:
-        return [[working], [waiting], [past], [scores]]
-    return [[working], [waiting, past], [scores]]
+def _layout(data: dict[str, Any], width: int, *, is_cut: bool) -> list[list[Section]]:
+    """Sections that stand beside each other, from top to bottom."""
+    rows = [[submissions(data, width)]]
+    if data["with_ended"]:
+        rows.append([ended(data, width, is_cut=is_cut)])
+    pair = [queues(data), fusions(data)]
+    rows += [pair] if width >= WIDE else [[section] for section in pair]
+    return [*rows, [quality(data)]]
 
 
 def _beside(row: Sequence[Section]) -> RenderableType:

@@ -11,7 +11,7 @@ from coldfusion_queue.overview.durations import duration_text
 if TYPE_CHECKING:
     from rich.text import Text
 
-__all__ = ["WIDE", "fusions", "quality", "queues", "submissions"]
+__all__ = ["WIDE", "ended", "fusions", "quality", "queues", "submissions"]
 
 #: Terminals of at least this many columns show who runs a turn, on what and from which base.
 WIDE = 120
@@ -29,29 +29,52 @@ _STATES = {
 
 
 def submissions(data: dict[str, Any], width: int) -> Section:
-    """Open submissions, those that run first; with ``--all`` the ended ones too."""
-    items = sorted(data["submissions"], key=_order)
+    """Open submissions, those that run first."""
+    items = [item for item in data["submissions"] if item["state"] == "open"]
     is_wide = width >= WIDE
     has_sites = is_wide and any(item["site"] for item in items)
-    has_ended = any(item["state"] != "open" for item in items)
-    columns = [Column("submissions", is_name=True)]
-    columns += [Column("site")] * has_sites + [Column("state")] * has_ended
-    columns += [Column("turns", is_number=True), Column("now", is_name=has_ended)]
+    columns = [Column("submissions", is_name=True), *[Column("site")] * has_sites]
+    columns += [Column("turns", is_number=True), Column("now")]
     columns += [Column(name, is_number=True) for name in ("loss", "ex/s", "running")]
     if is_wide:
         columns += [Column("base", is_number=True), Column("dataset"), Column("worker")]
     rows = []
-    for item in items:
-        name = item["submission"]
-        row: list[str | Text] = [name if is_wide else shortened(name, _NARROW_ID)]
-        row += [item["site"] or "-"] * has_sites + [item["state"]] * has_ended
+    for item in sorted(items, key=_order):
+        row = [_name(item, is_wide), *[item["site"] or "-"] * has_sites]
         row += [_turns(item, is_wide), *_now(item)]
         rows.append(tuple(row[: len(columns)]))
     return Section(tuple(columns), rows, "no open submissions")
 
 
-def _order(item: dict[str, Any]) -> tuple[bool, bool, str]:
-    return item["state"] != "open", item["turn_state"] != "running", item["submission"]
+def ended(data: dict[str, Any], width: int, *, is_cut: bool) -> Section:
+    """Submissions that have ended, which are there with ``--all``.
+
+    Args:
+        data: what was found.
+        width: columns of the terminal.
+        is_cut: whether the reason of a failure has one line, or as many as it takes.
+    """
+    from rich.text import Text
+
+    items = [item for item in data["submissions"] if item["state"] != "open"]
+    is_wide = width >= WIDE
+    has_sites = is_wide and any(item["site"] for item in items)
+    columns = [Column("ended", is_name=True), *[Column("site")] * has_sites]
+    columns += [Column("state"), Column("turns", is_number=True), Column("reason", is_name=True)]
+    rows = []
+    for item in sorted(items, key=lambda item: (item["state"] != "failed", item["submission"])):
+        row: list[str | Text] = [_name(item, is_wide), *[item["site"] or "-"] * has_sites]
+        reason = Text(item["reason"] or "", no_wrap=is_cut, overflow="ellipsis")
+        rows.append((*row, item["state"], _turns(item, is_wide), reason))
+    return Section(tuple(columns), rows, "no submission has ended")
+
+
+def _name(item: dict[str, Any], is_wide: bool) -> str:
+    return str(item["submission"]) if is_wide else shortened(item["submission"], _NARROW_ID)
+
+
+def _order(item: dict[str, Any]) -> tuple[bool, str]:
+    return item["turn_state"] != "running", item["submission"]
 
 
 def _turns(item: dict[str, Any], is_wide: bool) -> str:
@@ -59,10 +82,8 @@ def _turns(item: dict[str, Any], is_wide: bool) -> str:
     return f"{item['committed_turns']}/{item['turns'] or forever}"
 
 
-def _now(item: dict[str, Any]) -> list[str | Text]:
+def _now(item: dict[str, Any]) -> list[str]:
     """What its turn is doing, in numbers."""
-    if item["state"] != "open":
-        return [item["reason"] or ""]
     if not item["is_current"]:
         return [_STATES[item["turn_state"]]]
     report = item["progress"]
@@ -74,7 +95,7 @@ def _now(item: dict[str, Any]) -> list[str | Text]:
         "" if speed is None else f"{speed:.0f}",
         duration_text(report["seconds"] + item["silent_seconds"]),
         str(report["base_version"]),
-        shortened(item["dataset"] or "-", 20),
+        shortened(item["dataset"] or "-", 14),
         report["worker"],
     ]
 
