@@ -231,6 +231,11 @@ class World:
         for child in psutil.Process(self._processes[name].pid).children(recursive=True):
             child.kill()
 
+    def pool_children(self, name: str) -> set[int]:
+        """The processes of a worker's pool."""
+        parent = psutil.Process(self._processes[name].pid)
+        return {child.pid for child in parent.children(recursive=True)}
+
     def pause(self, name: str) -> None:
         """SIGSTOP a worker and its children: a machine that sleeps, a partition that heals."""
         self._signal_all(name, signal.SIGSTOP)
