@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -42,6 +43,23 @@ def test_a_message_reaches_its_own_queue_alone_and_holds_json(
     assert {queue: len(items) for queue, items in sent.items()} == {"finetune": 1, "fusion": 1}
     assert sent["finetune"][0]["content-type"] == "application/json"
     assert sent["finetune"][0]["headers"]["task"] == "coldfusion.finetune"  # type: ignore[index]
+
+
+def test_a_message_says_when_it_was_sent_and_still_does_when_it_is_put_back(
+    sender: TurnSender, client: redis.Redis, settings: Settings
+) -> None:
+    sender.send("s", 1)
+    (message,) = messages(client, "finetune")
+    sent_at = message["headers"]["sent_at"]  # type: ignore[index]
+    with make_app(settings).connection_for_read() as connection:
+        channel = connection.channel()
+        taken = channel.basic_get("finetune")
+        taken.requeue()
+
+    assert sent_at == pytest.approx(time.time(), abs=60)
+    assert taken.headers["sent_at"] == sent_at
+    (again,) = messages(client, "finetune")
+    assert again["headers"]["sent_at"] == sent_at  # type: ignore[index]
 
 
 def test_no_process_gives_up_a_broker_that_is_away(settings: Settings) -> None:
