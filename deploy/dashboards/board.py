@@ -12,8 +12,8 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as models
 
 from coldfusion_queue.metrics import catalogue
-from deploy.dashboards.panels import SOURCE, Panel
 from deploy.dashboards.queries import WINDOW, Scope
+from deploy.dashboards.shared import SOURCE, Panel
 
 __all__ = ["Board", "Row", "Tile"]
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from coldfusion_queue.metrics.spec import Spec
 
-__all__ = ["WINDOW", "Scope", "by_worker", "named_site"]
+__all__ = ["WINDOW", "Scope", "by_worker", "grouped", "named_site"]
 
 #: As long as a step of the panel and a scrape: nothing is between two of them.
 WINDOW = "$__rate_interval"
@@ -41,36 +41,37 @@ class Scope:
 
     def latest(self, spec: Spec, *by: str, **labels: str) -> str:
         """What the exporter says of store and broker, by all labels that tell series apart."""
-        return f"max{_by(by)}({self.select(spec, **labels)})"
+        return f"max{grouped(by)}({self.select(spec, **labels)})"
 
     def total(self, spec: Spec, *by: str, **labels: str) -> str:
         """The sum of such values, each taken once."""
         own = tuple(name for name in spec.labels if name != "repository")
-        return f"sum{_by(by)}({self.latest(spec, *own, **labels)})"
+        return f"sum{grouped(by)}({self.latest(spec, *own, **labels)})"
 
     def decided(
         self, spec: Spec, *by: str, window: str = WINDOW, suffix: str = "", **labels: str
     ) -> str:
         """How much a count from the ledger grew."""
         series = self.select(spec, suffix, **labels)
-        return f"max{_by(by)}({series}) - min{_by(by)}(min_over_time({series}[{window}]))"
+        return f"max{grouped(by)}({series}) - min{grouped(by)}(min_over_time({series}[{window}]))"
 
     def rate(
         self, spec: Spec, *by: str, window: str = WINDOW, suffix: str = "", **labels: str
     ) -> str:
         """By how much a counter grows in a second, of all workers."""
-        return f"sum{_by(by)}(rate({self.select(spec, suffix, **labels)}[{window}]))"
+        return f"sum{grouped(by)}(rate({self.select(spec, suffix, **labels)}[{window}]))"
 
     def grown(self, spec: Spec, *by: str, window: str = WINDOW, **labels: str) -> str:
         """How much a counter grew, of all workers: for what happens now and then."""
-        return f"sum{_by(by)}(increase({self.select(spec, **labels)}[{window}]))"
+        return f"sum{grouped(by)}(increase({self.select(spec, **labels)}[{window}]))"
 
     def quantile(self, share: float, spec: Spec, *by: str) -> str:
         """What so many of the observations in a histogram are below."""
         return f"histogram_quantile({share}, {self.rate(spec, 'le', *by, suffix='_bucket')})"
 
 
-def _by(labels: tuple[str, ...]) -> str:
+def grouped(labels: tuple[str, ...]) -> str:
+    """The clause that groups by labels, or none."""
     return f" by ({', '.join(labels)}) " if labels else ""
 
 

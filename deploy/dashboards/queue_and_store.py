@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from coldfusion_queue.metrics import catalogue
+from deploy.dashboards.answers import broker, store
 from deploy.dashboards.board import Board, Row, Tile
-from deploy.dashboards.panels import Query, Text, bars, lines, numbers
+from deploy.dashboards.panels import bars, lines, numbers
 from deploy.dashboards.queries import Scope
+from deploy.dashboards.shared import Query, Text
 
 __all__ = ["queue_and_store_board"]
 
 HERE = Scope(sites=True)
-REASONS = {"unreachable": "red", "denied": "purple", "failed": "orange"}
 
 
 def queue_and_store_board() -> Board:
@@ -24,8 +25,8 @@ def queue_and_store_board() -> Board:
         rows=[
             Row("Is it all right?", _state()),
             Row("Is anything stuck?", _queues()),
-            Row("Does the store answer?", _store()),
-            Row("Does the broker answer?", _broker()),
+            Row("Does the store answer?", store(HERE)),
+            Row("Does the broker answer?", broker(HERE)),
         ],
     )
 
@@ -189,162 +190,12 @@ def _queues() -> list[Tile]:
                     alert="ColdFusionNoFusion",
                 ),
                 [
+                    Query(HERE.grown(catalogue.BEAT_MESSAGES, "task", outcome="sent"), "{{task}}"),
                     Query(
-                        HERE.grown(catalogue.BEAT_MESSAGES, "task", "outcome"),
-                        "{{task}} {{outcome}}",
-                    )
+                        HERE.grown(catalogue.BEAT_MESSAGES, outcome="passed_over"), "passed over"
+                    ),
                 ],
-            ),
-            8,
-        ),
-    ]
-
-
-def _store() -> list[Tile]:
-    return [
-        Tile(
-            lines(
-                Text(
-                    "Time until the store answers, 95 of 100",
-                    "By operation, retries included. All slow: the store or the network. `list` "
-                    "alone: many objects, see what the bucket holds. `upload` alone: its parts "
-                    "are large.",
-                    alert="ColdFusionStoreErrors",
-                ),
-                [
-                    Query(
-                        HERE.quantile(0.95, catalogue.STORE_DURATION, "operation"),
-                        "{{operation}}",
-                    )
-                ],
-                unit="s",
-                limits=[(5, "red")],
-            ),
-            8,
-        ),
-        Tile(
-            lines(
-                Text(
-                    "Time until the store answers, all operations",
-                    "The middle one, and what 95 and 99 of 100 stay below. The middle one slow: "
-                    "the network. The last one alone: the store, now and then; see its metrics.",
-                ),
-                [
-                    Query(HERE.quantile(0.5, catalogue.STORE_DURATION), "the middle one"),
-                    Query(HERE.quantile(0.95, catalogue.STORE_DURATION), "95 of 100"),
-                    Query(HERE.quantile(0.99, catalogue.STORE_DURATION), "99 of 100"),
-                ],
-                unit="s",
-            ),
-            8,
-        ),
-        Tile(
-            lines(
-                Text(
-                    "Requests to the store",
-                    "How many a second, by operation. What costs money at a cloud's store are "
-                    "`list`, `create`, `write` and `upload`.",
-                ),
-                [
-                    Query(
-                        HERE.rate(catalogue.STORE_DURATION, "operation", suffix="_count"),
-                        "{{operation}}",
-                    )
-                ],
-                unit="reqps",
-                stacked=True,
-            ),
-            8,
-        ),
-        Tile(
-            bars(
-                Text(
-                    "Requests to the store that failed",
-                    "`unreachable`: no answer; the network or the store. `denied`: the "
-                    "credentials, see docs/access.md. `failed`: the store's own errors; its log.",
-                    alert="ColdFusionStoreErrors",
-                ),
-                [
-                    Query(
-                        HERE.grown(catalogue.STORE_ERRORS, "operation", "reason"),
-                        "{{operation}} {{reason}}",
-                    )
-                ],
-            ),
-            8,
-        ),
-        Tile(
-            bars(
-                Text(
-                    "Requests to the store that were tried again",
-                    "They cost time and nothing else. Many for long: the store is overloaded or "
-                    "throttles; fewer `COLDFUSION_TRANSFER_THREADS` ask less at once.",
-                    alert="ColdFusionStoreErrors",
-                ),
-                [Query(HERE.grown(catalogue.STORE_RETRIES, "operation"), "{{operation}}")],
-            ),
-            8,
-        ),
-        Tile(
-            lines(
-                Text(
-                    "Bytes down and up",
-                    "From the store, and to it. Workers keep base versions and datasets: a flat "
-                    "high line down is a cache that is too small, `COLDFUSION_CACHE_BYTES`.",
-                ),
-                [
-                    Query(HERE.rate(catalogue.STORE_READ), "down"),
-                    Query(HERE.rate(catalogue.STORE_WRITTEN), "up"),
-                ],
-                unit="Bps",
-            ),
-            8,
-        ),
-    ]
-
-
-def _broker() -> list[Tile]:
-    return [
-        Tile(
-            lines(
-                Text(
-                    "Time until the broker answers",
-                    "The middle one, and what 95 and 99 of 100 stay below. Above 0.1 s: its "
-                    "machine is short of CPU, or it writes its file to a slow disk.",
-                    alert="ColdFusionBrokerErrors",
-                ),
-                [
-                    Query(HERE.quantile(0.5, catalogue.BROKER_DURATION), "the middle one"),
-                    Query(HERE.quantile(0.95, catalogue.BROKER_DURATION), "95 of 100"),
-                    Query(HERE.quantile(0.99, catalogue.BROKER_DURATION), "99 of 100"),
-                ],
-                unit="s",
-                limits=[(0.1, "yellow")],
-            ),
-            8,
-        ),
-        Tile(
-            lines(
-                Text(
-                    "Requests to the broker",
-                    "How many a second; those of Celery itself are not counted. They grow with the "
-                    "workers; a jump without more of them is a loop: see the logs.",
-                ),
-                [Query(HERE.rate(catalogue.BROKER_DURATION, suffix="_count"), "requests")],
-                unit="reqps",
-            ),
-            8,
-        ),
-        Tile(
-            bars(
-                Text(
-                    "Requests to the broker that failed",
-                    "`unreachable`: the broker is down or fails over. `denied`: password or "
-                    "rights, see docs/access.md. `failed`: it refused, such as out of memory.",
-                    alert="ColdFusionBrokerErrors",
-                ),
-                [Query(HERE.grown(catalogue.BROKER_ERRORS, "reason"), "{{reason}}")],
-                colors=REASONS,
+                colors={"passed over": "red"},
             ),
             8,
         ),
