@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 
 from coldfusion_queue.fusion.chunks import LARGEST_ELEMENT, Chunk
 from coldfusion_queue.fusion.reader import ChunkData, Reader
 
-__all__ = ["ReadAhead", "share_of"]
+__all__ = ["ReadAhead", "Waiting", "share_of"]
+
+#: Makes a context that is entered while a fusion's own thread waits for bytes.
+Waiting = Callable[[], AbstractContextManager[object]]
 
 #: Stores keep large objects in pieces of some MiB (SeaweedFS 4, MinIO 1). A range that begins
 #: within one makes them read it twice: that was a fifth of a whole fusion's time with SeaweedFS.
@@ -22,14 +26,20 @@ class ReadAhead:
         readers: the files, which are read from their beginning.
         chunks: of the base model's files, or of one of them, in order; one or more.
         pool: threads to read with.
+        waiting: entered by ``take``, until the chunk is there.
     """
 
     def __init__(
-        self, readers: Sequence[Reader], chunks: Sequence[Chunk], pool: ThreadPoolExecutor
+        self,
+        readers: Sequence[Reader],
+        chunks: Sequence[Chunk],
+        pool: ThreadPoolExecutor,
+        waiting: Waiting = nullcontext,
     ) -> None:
         self._readers = readers
         self._remaining = iter(chunks)
         self._pool = pool
+        self._waiting = waiting
         self._pending: list[Future[ChunkData]] = []
         for reader in readers:
             reader.rewind()
@@ -37,7 +47,8 @@ class ReadAhead:
 
     def take(self) -> dict[Reader, ChunkData]:
         """What all files hold for the next chunk; after the last, all digests are verified."""
-        ready = [future.result() for future in self._pending]
+        with self._waiting():
+            ready = [future.result() for future in self._pending]
         if not self._start_next():
             for reader in self._readers:
                 reader.verify()

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from itertools import accumulate
 from typing import Any
 
@@ -33,7 +34,7 @@ from coldfusion_queue.fusion.methods.mean import Mean
 from coldfusion_queue.fusion.methods.method import Combination, Method, Survey
 from coldfusion_queue.fusion.model_reader import ModelFiles, ModelReader
 from coldfusion_queue.fusion.momentum import FusionState, Momentum, open_momentum
-from coldfusion_queue.fusion.read_ahead import ReadAhead, share_of
+from coldfusion_queue.fusion.read_ahead import ReadAhead, Waiting, share_of
 from coldfusion_queue.fusion.reader import Reader
 from coldfusion_queue.fusion.surveying import Surveyor
 from coldfusion_queue.threads import WorkThreads
@@ -69,6 +70,7 @@ class Fusion:
             dtypes; chunks are made smaller for it, down to 8 bytes, so that memory does not grow
             with K. None sets no limit.
         threads: how many files are read at a time, 1 or more.
+        waiting: entered by ``survey`` and ``fuse`` while they wait for bytes.
 
     Raises:
         UsageError: no inputs, an id twice, a coefficient that is no finite number or that the
@@ -89,6 +91,7 @@ class Fusion:
         chunk_bytes: int,
         read_ahead_bytes: int | None = None,
         threads: int,
+        waiting: Waiting = nullcontext,
     ) -> None:
         ordered = check_inputs(inputs)
         ids = [item.contribution_id for item in ordered]
@@ -97,6 +100,7 @@ class Fusion:
         if threads < 1:
             raise UsageError("number of threads", str(threads), "1 or more")
         self._threads = threads
+        self._waiting = waiting
         self._decay = method.decay
         self._base = ModelReader.open(base, None)
         with WorkThreads(threads) as pool:
@@ -140,7 +144,7 @@ class Fusion:
         surveyor = Surveyor(self._base, self._members, survey)
         with WorkThreads(self._threads, thread_name_prefix="survey") as pool:
             self._verify_beforehand(pool)
-            ahead = ReadAhead(files_of(self._members), self._chunks[file], pool)
+            ahead = ReadAhead(files_of(self._members), self._chunks[file], pool, self._waiting)
             for chunk in self._chunks[file]:
                 surveyor.look(chunk, ahead.take())
         return surveyor.finish().counts()
@@ -201,7 +205,7 @@ class Fusion:
         try:
             self._verify_beforehand(pool)
             yield combiner.begin(self._base.headers[file])
-            ahead = ReadAhead(tuple(dict.fromkeys(files)), chunks, pool)
+            ahead = ReadAhead(tuple(dict.fromkeys(files)), chunks, pool, self._waiting)
             for chunk, first in zip(chunks, self._firsts(file), strict=False):
                 yield from combiner.combine(chunk, ahead.take(), first)
         finally:
@@ -219,8 +223,9 @@ class Fusion:
         def verify(file: Reader) -> None:
             file.verify_beforehand(self._chunk_bytes)
 
-        for _ in pool.map(verify, self._files):
-            pass
+        with self._waiting():
+            for _ in pool.map(verify, self._files):
+                pass
         self._is_verified = True
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import Counter as Tally
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.registry import REGISTRY
 
 from coldfusion_queue.metrics import catalogue
-from coldfusion_queue.records import LedgerEntry
 
 if TYPE_CHECKING:
     from coldfusion_queue.finetune.progress import Progress
@@ -52,8 +50,6 @@ _FINETUNE_OUTCOMES = (
     "killed",
 )
 _EVALUATION_OUTCOMES = ("recorded", "duplicate", "failed", "interrupted", "retried", "dropped")
-
-_FUSION_BUCKETS = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600)
 
 
 class DeviceMetrics:
@@ -100,46 +96,6 @@ class TaskMetrics:
         self._requeues = catalogue.REQUEUES.counter(registry)
         self._evaluations = catalogue.EVALUATIONS.counter(registry)
         self._evaluation_duration = catalogue.EVALUATION_DURATION.histogram(registry)
-        self._decisions = Counter(
-            "coldfusion_decisions",
-            "Contributions that the ledger decided, by outcome.",
-            ["outcome"],
-            registry=registry,
-        )
-        self._refusals = Counter(
-            "coldfusion_refusals",
-            "Contributions that were refused, by the rule that they broke.",
-            ["rule"],
-            registry=registry,
-        )
-        self._overrides = Counter(
-            "coldfusion_overrides",
-            "Contributions that were fused although they exceed a limit, by an operator's word.",
-            registry=registry,
-        )
-        self._staleness = Histogram(
-            "coldfusion_fused_staleness_versions",
-            "Staleness of fused contributions, in base versions.",
-            buckets=(0, 1, 2, 3, 5, 8, 13, 21),
-            registry=registry,
-        )
-        self._verdicts = Counter(
-            "coldfusion_gate_verdicts",
-            "Fused models that the gate judged, by verdict: published or withheld.",
-            ["verdict"],
-            registry=registry,
-        )
-        self._rollbacks = Counter(
-            "coldfusion_automatic_rollbacks",
-            "Base versions that were rolled back because the gate found them worse.",
-            registry=registry,
-        )
-        self._fusion_seconds = Histogram(
-            "coldfusion_fusion_duration_seconds",
-            "Wall time of one fusion, from looking at the inbox to settling.",
-            buckets=_FUSION_BUCKETS,
-            registry=registry,
-        )
 
     def finetune_ended(self, repository: str, outcome: str, seconds: float) -> None:
         """Count one finetune: outcome is how it ended, as in the log's events."""
@@ -191,21 +147,3 @@ class TaskMetrics:
         """Count one evaluation: outcome is how it ended, as in the log's events."""
         self._evaluations.labels(repository, outcome).inc()
         self._evaluation_duration.labels(repository, kind).observe(seconds)
-
-    def fusion_ended(self, entry: LedgerEntry, seconds: float) -> None:
-        """Count one fusion that appended to the ledger."""
-        decisions = entry.decisions
-        self._fusion_seconds.observe(seconds)
-        if entry.gate is not None:
-            self._verdicts.labels("withheld" if entry.withheld else "published").inc()
-        if entry.published is not None and entry.published.restores is not None:
-            self._rollbacks.inc()
-        for rule, number in Tally(item.rule for item in decisions if item.rule).items():
-            self._refusals.labels(rule.value).inc(number)
-        if entry.published is not None:
-            self._overrides.inc(sum(line.override is not None for line in entry.published.fused))
-        for outcome, number in Tally(item.outcome for item in decisions).items():
-            self._decisions.labels(outcome.value).inc(number)
-        for item in decisions:
-            if item.version is not None:
-                self._staleness.observe(item.numbers["staleness"])

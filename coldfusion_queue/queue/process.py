@@ -10,6 +10,7 @@ from celery import current_app
 
 from coldfusion_queue.keys import RedisKeys
 from coldfusion_queue.metrics import TaskMetrics
+from coldfusion_queue.metrics.fusions import FusionMetrics, fusion_metrics
 from coldfusion_queue.queue.connection import connect_redis
 from coldfusion_queue.queue.hints import TurnHints
 from coldfusion_queue.queue.leases import TurnLeases
@@ -29,6 +30,7 @@ class Process:
     client: redis.Redis
     metrics: TaskMetrics
     slot: Slot = field(default_factory=Slot)
+    fusions: FusionMetrics = field(default_factory=fusion_metrics)
 
     def sender(self, repository: str) -> TurnSender:
         """Sends turns of a repository."""

@@ -98,13 +98,20 @@ def fuse(repository: str) -> None:
                 reach(CrashPoint.FUSE_LOCKED)
                 started = time.monotonic()
                 try:
-                    crew = process.crew(repository)
-                    report = fuse_once(opened, process.settings, crew=crew)
-                    _send_wanted(process, repository, report)
+                    report = _fuse(process, opened)
                 except LedgerConflictError as error:
                     log.info("%s", error, extra={"event": "fusion_lost"})
                 else:
-                    _log_fusion(process, report, time.monotonic() - started)
+                    _log_fusion(report, time.monotonic() - started)
+
+
+def _fuse(process: Process, opened: Repository) -> FusionReport:
+    crew = process.crew(opened.name)
+    with process.fusions.measure(opened.name) as fusion:
+        report = fuse_once(opened, process.settings, crew=crew, meter=fusion.meter)
+        fusion.outcome = "candidate" if report.entry is None else "committed"
+        _send_wanted(process, opened.name, report)
+    return report
 
 
 @shared_task(name="coldfusion.help_fusion")
@@ -119,7 +126,8 @@ def help_fusion(repository: str, attempt: str, step: int) -> None:
     ids = {"event": "fusion_helped", "attempt": attempt, "step": step}
     try:
         opened = Repository.open(process.settings, name=repository)
-        job = FusionJob.planned(opened, process.settings, attempt)
+        meter = process.fusions.meter(repository)
+        job = FusionJob.planned(opened, process.settings, attempt, meter)
         num_done = 0
         if job is not None:
             num_done = help_with(process.client, process.settings, repository, job, step)
@@ -238,12 +246,11 @@ def _send_wanted(process: Process, repository: str, report: FusionReport) -> Non
             sender.send(request.evaluation_id)
 
 
-def _log_fusion(process: Process, report: FusionReport, seconds: float) -> None:
+def _log_fusion(report: FusionReport, seconds: float) -> None:
     if report.entry is None:
         waits = {"candidate": report.candidate is not None, "pending": report.num_pending}
         log.debug("no fusion due", extra={"event": "fusion_idle", **waits})
         return
-    process.metrics.fusion_ended(report.entry, seconds)
     log.info(
         "%s",
         report.entry.note,

@@ -22,6 +22,7 @@ from coldfusion_queue.records import (
 )
 from coldfusion_queue.repository.admission import Admission, Admitted, Refusal, refusal
 from coldfusion_queue.repository.fusion_job import Crew, FusionJob, run_job
+from coldfusion_queue.repository.meter import Phase
 from coldfusion_queue.repository.momentum import damage_told
 from coldfusion_queue.repository.opening import Opener
 from coldfusion_queue.repository.repository import Repository
@@ -50,7 +51,7 @@ def decide(
         repository: where.
         settings: chunk size and threads.
         newest: the newest ledger entry; its policy is followed.
-        opener: opens contributions and base versions.
+        opener: opens contributions and base versions, and has the fusion's meter.
         admission: what to fuse, and what not.
         crew: who does the work.
 
@@ -119,11 +120,14 @@ def _upload_fused(
             method=policy.method,
             method_options=asdict(method),
         )
-        return run_job(FusionJob(repository, settings, plan, base, opener, inputs), crew)
+        with opener.meter.during(Phase.READ):
+            job = FusionJob(repository, settings, plan, base, opener, inputs)
+        return run_job(job, crew)
 
     lineage = _lineage(base, admitted, shares)
     came_from = [item.traceparent for item in contributions]
-    with damage_told(base), span("fuse", links=came_from, sequence=newest.sequence + 1):
+    traced = span("fuse", links=came_from, sequence=newest.sequence + 1)
+    with damage_told(base), traced, opener.meter.during(Phase.WRITE):
         return repository.base_versions.upload_candidate(base, fuse, lineage, policy, method)
 
 

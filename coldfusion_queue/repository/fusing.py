@@ -22,6 +22,7 @@ from coldfusion_queue.records import (
 from coldfusion_queue.repository.fusion_job import Alone, Crew
 from coldfusion_queue.repository.gating import Gate
 from coldfusion_queue.repository.looking import Look
+from coldfusion_queue.repository.meter import FusionMeter, Phase
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.repository.rolling_back import roll_back_regression
 from coldfusion_queue.repository.settling import settle
@@ -59,6 +60,7 @@ def fuse_once(
     settings: Settings,
     changes: Mapping[str, Any] | None = None,
     crew: Crew = _ALONE,
+    meter: FusionMeter | None = None,
 ) -> FusionReport:
     """Fuse what is pending, if the policy says that it is time.
 
@@ -79,11 +81,13 @@ def fuse_once(
             ones; the entry's note names them. ``gate_datasets`` can only be empty: it is published
             without the gate, in the place of a candidate that waits.
         crew: who does the work; the result is the same to the bit.
+        meter: made for this fusion.
 
     Raises:
         LedgerConflictError: another fuser decided meanwhile; nothing of ours remains.
         StoreUnavailableError: the store failed; nothing of ours counts.
     """
+    meter = meter or FusionMeter()
     newest = repository.ledger.newest()
     settle(repository, newest)
     reach(CrashPoint.FUSE_SETTLED)
@@ -91,7 +95,7 @@ def fuse_once(
     is_gateless = "gate_datasets" in (changes or {})
     if candidate is not None and not is_gateless:
         return _judge(repository, newest, candidate)
-    look = Look(repository, settings, newest, changes or {})
+    look = Look(repository, settings, newest, changes or {}, meter)
     if not look.is_due:
         look.gate.ask_for_reference()
         return _report(look)
@@ -99,13 +103,16 @@ def fuse_once(
     if regression is not None:
         return _report(look, roll_back_regression(repository, newest, *regression))
     reach(CrashPoint.FUSE_SELECTED)
+    meter.begin()
     entry = look.decide(crew)
     if entry.published is None or is_gateless or not look.gate.is_set:
+        meter.enter(Phase.PUBLISH)
         _append(repository, entry, [entry.published] if entry.published else [])
         if candidate is not None:
             _clean(repository, candidate, but=entry.published)
         return _report(look, entry)
     made = look.candidate(entry, crew)
+    meter.enter(Phase.PUBLISH)
     if not repository.candidates.create(made):
         repository.base_versions.discard_all(made.models)
         raise LedgerConflictError(entry.sequence)

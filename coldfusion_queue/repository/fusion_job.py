@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -21,6 +22,7 @@ from coldfusion_queue.fusion.methods import make_method
 from coldfusion_queue.fusion.methods.method import Combination, Survey
 from coldfusion_queue.fusion.stream import ContributionFault, Fusion
 from coldfusion_queue.records import BaseVersion, FusedFile, FusionPlan
+from coldfusion_queue.repository.meter import FusionMeter, Phase
 from coldfusion_queue.repository.momentum import open_state
 from coldfusion_queue.repository.opening import Opener
 from coldfusion_queue.repository.repository import Repository
@@ -39,7 +41,7 @@ class FusionJob:
         settings: chunk size and threads.
         plan: what is fused into what.
         base: the base version of the plan's ledger entry.
-        opener: opens it.
+        opener: opens it, and has the meter of the fusion.
         inputs: the plan's contributions.
 
     Raises:
@@ -61,6 +63,8 @@ class FusionJob:
         self._store = repository.store
         self._keys = repository.keys
         self._ledger = repository.ledger
+        self.meter = opener.meter
+        """Of the fusion; of a helper's job, what the helper does of it."""
         self._base = base
         self._method = make_method(plan.method, plan.method_options)
         self._fusion = Fusion(
@@ -70,11 +74,24 @@ class FusionJob:
             chunk_bytes=settings.fusion_chunk_bytes,
             read_ahead_bytes=settings.fusion_read_ahead_bytes,
             threads=settings.fusion_threads,
+            waiting=partial(self.meter.during, Phase.READ),
         )
 
     @classmethod
-    def planned(cls, repository: Repository, settings: Settings, attempt: str) -> Self | None:
+    def planned(
+        cls,
+        repository: Repository,
+        settings: Settings,
+        attempt: str,
+        meter: FusionMeter | None = None,
+    ) -> Self | None:
         """A job that another worker planned; None if it is over.
+
+        Args:
+            repository: where.
+            settings: chunk size and threads.
+            attempt: see ``FusionJob.attempt``.
+            meter: of what is done here.
 
         Raises:
             ContributionFault, NotFoundError: of a contribution or base version, perhaps because
@@ -88,7 +105,7 @@ class FusionJob:
         if repository.ledger.exists(plan.sequence + 1):
             return None
         newest = repository.ledger.entry(plan.sequence)
-        opener = Opener(repository, newest)
+        opener = Opener(repository, newest, meter)
         inputs = []
         for name, coefficient in plan.coefficients.items():
             contribution = repository.contributions.find(name)
@@ -179,16 +196,30 @@ class FusionJob:
         name = self._base.model_names[file]
         key = self.plan.prefix + name
         if self._method.decay is None:
-            parts = self._fusion.fuse(file, None, combination)
-            return FusedFile(model=self._store.put_stream(key, parts), state=None)
+            parts = self.meter.each(Phase.COMPUTE, self._fusion.fuse(file, None, combination))
+            with self.meter.during(Phase.WRITE):
+                model = self._store.put_stream(key, parts, self.meter.on_written)
+            return FusedFile(model=model, state=None)
+        return self._upload_with_state(combination, file, key)
+
+    def _upload_with_state(self, combination: Combination, file: int, key: str) -> FusedFile:
+        name, meter = self._base.model_names[file], self.meter
         state_key = self.plan.prefix + self._base.state_name(name)
         with (
+            meter.during(Phase.WRITE),
             self._store.open_upload(state_key, num_at_once=2) as state,
             self._store.open_upload(key, num_at_once=2) as model,
         ):
-            before = open_state(self._store, self._base, name, state.write)
-            for part in self._fusion.fuse(file, before, combination):
+
+            def write(part: bytes) -> None:
+                with meter.during(Phase.WRITE):
+                    state.write(part)
+                meter.on_written(len(part))
+
+            before = open_state(self._store, self._base, name, write, meter.on_read)
+            for part in meter.each(Phase.COMPUTE, self._fusion.fuse(file, before, combination)):
                 model.write(part)
+                meter.on_written(len(part))
             return FusedFile(model=model.finish(), state=state.finish())
 
 
@@ -236,11 +267,12 @@ def run_job(job: FusionJob, crew: Crew) -> list[FusedFile]:
         All that ``FusionJob.do`` does; what was uploaded is the caller's to delete.
     """
     try:
-        number, step = 0, job.first_step
-        while isinstance(step, Survey):
-            step = job.after(step, crew.share(job, number, step))
-            number += 1
-        results = crew.share(job, number, step)
+        with job.meter.during(Phase.COMPUTE):
+            number, step = 0, job.first_step
+            while isinstance(step, Survey):
+                step = job.after(step, crew.share(job, number, step))
+                number += 1
+            results = crew.share(job, number, step)
     finally:
         crew.leave(job)
     return [FusedFile.from_bytes(result, job.plan.prefix) for result in results]

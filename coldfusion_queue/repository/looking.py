@@ -14,6 +14,7 @@ from coldfusion_queue.repository.deciding import decide
 from coldfusion_queue.repository.fusion_job import Crew
 from coldfusion_queue.repository.gating import Gate
 from coldfusion_queue.repository.inspecting import Inspector
+from coldfusion_queue.repository.meter import FusionMeter
 from coldfusion_queue.repository.opening import Opener
 from coldfusion_queue.repository.readmission import readmit
 from coldfusion_queue.repository.repository import Repository
@@ -31,6 +32,7 @@ class Look:
         settings: chunk size and threads.
         newest: the newest ledger entry, which is settled.
         changes: of the policy, for this fusion alone.
+        meter: of this fusion.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Look:
         settings: Settings,
         newest: LedgerEntry,
         changes: Mapping[str, Any],
+        meter: FusionMeter,
     ) -> None:
         self._repository = repository
         self._settings = settings
@@ -47,7 +50,7 @@ class Look:
         self.gate = Gate(repository, newest)
         """As the ledger sets it, whatever the changes are."""
         self._newest = newest = _under(newest, changes)
-        self._opener = Opener(repository, newest)
+        self._opener = Opener(repository, newest, meter)
         self.suspect: str | None = None
         """What is left out to see whether it is at fault."""
         inspector = Inspector(repository, settings, self._opener, newest.after.base)

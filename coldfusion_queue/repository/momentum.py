@@ -18,7 +18,11 @@ log = logging.getLogger(__name__)
 
 
 def open_state(
-    store: Store, base: BaseVersion, name: str, write: Callable[[bytes], object]
+    store: Store,
+    base: BaseVersion,
+    name: str,
+    write: Callable[[bytes], object],
+    on_read: Callable[[int], None] = lambda num_bytes: None,
 ) -> FusionState:
     """The state that a base version's fusion left, as the next one takes it, of one file.
 
@@ -31,6 +35,7 @@ def open_state(
         base: the version that is fused into.
         name: which of its model files.
         write: takes the next state.
+        on_read: see ``ObjectSource``.
     """
     state = (base.state or {}).get(base.state_name(name))
     if state is None:
@@ -39,7 +44,7 @@ def open_state(
         ids = {"event": "momentum_gone", "version": base.version}
         log.warning("state %s is gone: momentum begins anew", state.key, extra=ids)
         return FusionState(write)
-    return FusionState(write, ObjectSource(store, state), state.digest)
+    return FusionState(write, ObjectSource(store, state, None, on_read), state.digest)
 
 
 @contextmanager

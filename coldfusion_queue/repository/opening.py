@@ -17,6 +17,7 @@ from coldfusion_queue.records import (
     Inspection,
     LedgerEntry,
 )
+from coldfusion_queue.repository.meter import FusionMeter
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.repository.source import ObjectSource
 
@@ -29,9 +30,14 @@ class Opener:
     Args:
         repository: whose.
         newest: the ledger entry that is fused on.
+        meter: of the fusion that it opens them for.
     """
 
-    def __init__(self, repository: Repository, newest: LedgerEntry) -> None:
+    def __init__(
+        self, repository: Repository, newest: LedgerEntry, meter: FusionMeter | None = None
+    ) -> None:
+        self.meter = meter or FusionMeter()
+        """What is read is counted there."""
         self._repository = repository
         self._newest = newest
         self._origins: dict[int, BaseVersion] = {newest.after.base.version: newest.after.base}
@@ -41,7 +47,7 @@ class Opener:
         """A base version's parameters, the same object each time."""
         if version.version not in self._models:
             self._models[version.version] = ModelFiles(
-                tuple(ObjectSource(self._repository.store, file) for file in version.model_files),
+                tuple(self._source(file) for file in version.model_files),
                 tuple(file.digest for file in version.model_files),
             )
         return self._models[version.version]
@@ -73,7 +79,7 @@ class Opener:
         file = contribution.shared
         with attributed(contribution.contribution_id):
             stamp = self._stamp(file)
-        source = ObjectSource(self._repository.store, file, stamp)
+        source = self._source(file, stamp)
         return self._input(contribution, source, file.digest, 1.0), stamp
 
     def inspected(
@@ -89,7 +95,7 @@ class Opener:
         file = contribution.shared
         with attributed(contribution.contribution_id):
             is_same = self._stamp(file) == inspection.stamp
-        source = ObjectSource(self._repository.store, file, inspection.stamp if is_same else None)
+        source = self._source(file, inspection.stamp if is_same else None)
         return self._input(contribution, source, None if is_same else file.digest, coefficient)
 
     def _input(
@@ -108,6 +114,9 @@ class Opener:
             coefficient=coefficient,
             own_base=self.model(origin),
         )
+
+    def _source(self, file: FileRecord, stamp: str | None = None) -> ObjectSource:
+        return ObjectSource(self._repository.store, file, stamp, self.meter.on_read)
 
     def _stamp(self, file: FileRecord) -> str:
         found = self._repository.store.stat(file.key)

@@ -34,6 +34,7 @@ from coldfusion_queue.repository.fusing import fuse_once
 from coldfusion_queue.repository.fusion_job import Alone, Crew, FusionJob, run_job
 from coldfusion_queue.repository.garbage import Kind
 from coldfusion_queue.repository.inspecting import Inspector
+from coldfusion_queue.repository.meter import FusionMeter, Phase
 from coldfusion_queue.repository.opening import Opener
 from coldfusion_queue.repository.policy import change_policy
 from coldfusion_queue.repository.repository import Repository
@@ -229,6 +230,31 @@ def test_what_is_small_or_in_one_file_is_not_shared(
     assert called == []
     run("mean", ThreadCrew(client, settings, repository, lambda *job: called.append(job)))
     assert len(called) == 1
+
+
+def test_each_worker_counts_the_bytes_of_its_own_pieces(
+    repository: Repository, settings: Settings, client: redis.Redis, contribute: Contribute
+) -> None:
+    contribute("a")
+    owners: list[int] = []
+    helpers: list[int] = []
+
+    def help_with_two(attempt: str, number: int) -> None:
+        meter = FusionMeter(on_written=helpers.append)
+        job = FusionJob.planned(repository, settings, attempt, meter)
+        assert job is not None
+        with single_flight(client, RedisKeys(repository.name).piece(attempt, number, 1), 60):
+            assert help_with(client, settings, repository.name, job, number) == NUM_SHARDS - 1
+        time.sleep(0.6)
+
+    crew = ThreadCrew(client, settings, repository, help_with_two)
+    meter = FusionMeter(on_written=owners.append)
+    fuse_once(repository, settings, crew=crew, meter=meter)
+
+    sizes = [file.num_bytes for file in repository.ledger.base_version().model_files]
+    assert (sum(owners), sum(helpers)) == (sizes[1], sizes[0] + sizes[2])
+    # While others compute, its own worker waits for what they do.
+    assert meter.seconds()[Phase.COMPUTE] > 0.5
 
 
 # --- helpers that do not do their part ----------------------------------------------------------
