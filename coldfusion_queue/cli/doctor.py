@@ -64,6 +64,7 @@ def _examine() -> Iterator[_Finding]:
     yield _Finding("settings", "ok", f"repository {settings.repository}")
     broker = _try("broker", lambda: _broker(settings))
     yield broker
+    is_up = broker.state != "wrong"  # workers are asked by way of it, for ever if it is silent
     store = _try("store", lambda: _store(settings))
     yield store
     if store.state != "wrong":
@@ -73,8 +74,8 @@ def _examine() -> Iterator[_Finding]:
         )
         yield _try("repository", lambda: _repository(settings))
         if settings.site is None:  # its credentials do not reach what is measured
-            yield _try("gate", lambda: _gate(settings), "read what was measured")
-    if broker.state != "wrong":
+            yield _try("gate", lambda: _gate(settings, is_up), "read what was measured")
+    if is_up:
         yield _try("workers", lambda: _workers(settings), "ask workers")
     yield _try("device", lambda: _device(settings))
 
@@ -151,7 +152,7 @@ def _repository(settings: Settings) -> tuple[str, str]:
     return "ok", f"{identity.hub_id} ({identity.model_type}), base version {version}"
 
 
-def _gate(settings: Settings) -> tuple[str, str]:
+def _gate(settings: Settings, is_broker_up: bool) -> tuple[str, str]:
     """Whether fused models can be judged; without that nothing is published."""
     from coldfusion_queue.queue.app import EVALUATION_QUEUE
     from coldfusion_queue.repository.gating import Gate
@@ -171,7 +172,7 @@ def _gate(settings: Settings) -> tuple[str, str]:
     if failed:
         return "note", f"nothing can be published: {'; '.join(failed)}"
     try:
-        served = _served(settings)[0]
+        served = _served(settings)[0] if is_broker_up else {EVALUATION_QUEUE}
     except ColdFusionError:  # a finding of its own
         return "ok", f"{len(names)} datasets"
     if EVALUATION_QUEUE not in served:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import redis
 from click.testing import CliRunner, Result
 
 from coldfusion_queue.cli.main import cli
-from coldfusion_queue.errors import NotFoundError, UsageError
+from coldfusion_queue.errors import BrokerUnavailableError, NotFoundError, UsageError
 from coldfusion_queue.evaluating import run_evaluation
 from coldfusion_queue.records import Policy
 from coldfusion_queue.repository.collecting import collect_garbage
@@ -175,6 +176,22 @@ def test_the_doctor_sees_what_keeps_the_gate_shut(
     assert "out of memory" in finding()
     repository.store.delete([repository.keys.dataset(held_out)])
     assert "gate dataset" in finding()
+
+
+def test_the_doctor_asks_no_workers_by_way_of_a_broker_that_is_silent(
+    repository: Repository, run: Run, held_out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("policy", "--set", "gate_datasets=reviews")
+    monkeypatch.setenv("COLDFUSION_BROKER_CONNECT_TIMEOUT_SECONDS", "1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # as one whose process is stopped
+        port = silent.getsockname()[1]
+        monkeypatch.setenv("COLDFUSION_BROKER_URL", f"redis://127.0.0.1:{port}/0")
+        done = invoke("doctor", "--json")
+
+    found = {item["check"]: item for item in json.loads(done.stdout)}
+    assert found["broker"]["exit_code"] == BrokerUnavailableError.exit_code
+    assert found["gate"]["state"] == "ok"
+    assert "workers" not in found
 
 
 def test_init_cannot_set_a_gate(settings: Settings, tiny_model_dir: Path) -> None:
