@@ -12,7 +12,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as models
 
 from coldfusion_queue.metrics import catalogue
-from deploy.dashboards.queries import WINDOW, Scope
+from deploy.dashboards.queries import Scope
 from deploy.dashboards.shared import SOURCE, Panel
 
 __all__ = ["Board", "Row", "Tile"]
@@ -130,7 +130,7 @@ def _versions(scope: Scope) -> dict[str, Any]:
 
 
 def _rollbacks(scope: Scope) -> dict[str, Any]:
-    grown = scope.decided(catalogue.ROLLBACKS, window=WINDOW)
+    grown = scope.decided(catalogue.ROLLBACKS)
     return _mark("Rollbacks", f"{grown} > 0", "Rolled back", "red")
 
 

@@ -6,7 +6,7 @@ from coldfusion_queue.metrics import catalogue
 from coldfusion_queue.metrics.spec import Spec
 from deploy.dashboards.board import Tile
 from deploy.dashboards.panels import bars, heat, ranking
-from deploy.dashboards.queries import WINDOW, Scope
+from deploy.dashboards.queries import Scope
 from deploy.dashboards.shared import Query, Text
 
 __all__ = ["decisions", "distributions"]
@@ -17,7 +17,7 @@ OUTCOMES = {"fused": "green", "refused": "red", "expired": "yellow"}
 def decisions(here: Scope) -> list[Tile]:
     """What became of contributions."""
     decided = here.decided(catalogue.CONTRIBUTIONS, "outcome", "rule")
-    refused = here.decided(catalogue.CONTRIBUTIONS, "rule", window="$__range", outcome="refused")
+    refused = here.decided_in_range(catalogue.CONTRIBUTIONS, "rule", outcome="refused")
     return [
         Tile(
             bars(
@@ -71,7 +71,7 @@ def distributions(here: Scope) -> list[Tile]:
 
     def of(spec: Spec) -> str:
         others = [name for name in spec.labels if name != "repository"]
-        each = here.decided(spec, "le", *others, window=WINDOW, suffix="_bucket")
+        each = here.decided(spec, "le", *others, suffix="_bucket")
         return f"sum by (le) ({each})" if others else each
 
     return [

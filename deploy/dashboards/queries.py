@@ -4,8 +4,8 @@ Three kinds of series are read in three ways:
 
 - What the exporter reads from store and broker is one truth, however many exporters serve it: a
   rollout has two for a while, and a restarted one a new ``instance``. So ``max``, never ``sum``.
-- Counts from the ledger are such a truth too, and never fall. How much one grew is its newest value
-  less its smallest in the window: whole numbers, and no exporter counts twice.
+- Counts from the ledger are such a truth too, and never fall. How much one grew is what it is less
+  what it was: whole numbers, whatever exporters came and went, and bars that add up.
 - What workers count belongs to each of them: ``sum`` of ``rate`` or ``increase``, which see what a
   counter's first scrape did not have. So workers begin with zeros, and a first failure is seen.
 """
@@ -18,7 +18,7 @@ from coldfusion_queue.metrics.spec import Spec
 
 __all__ = ["WINDOW", "Scope", "by_worker", "grouped", "named_site"]
 
-#: As long as a step of the panel and a scrape: nothing is between two of them.
+#: A step of the panel and a scrape, and four scrapes at least.
 WINDOW = "$__rate_interval"
 
 
@@ -48,12 +48,16 @@ class Scope:
         own = tuple(name for name in spec.labels if name != "repository")
         return f"sum{grouped(by)}({self.latest(spec, *own, **labels)})"
 
-    def decided(
-        self, spec: Spec, *by: str, window: str = WINDOW, suffix: str = "", **labels: str
-    ) -> str:
-        """How much a count from the ledger grew."""
+    def decided(self, spec: Spec, *by: str, suffix: str = "", **labels: str) -> str:
+        """How much a count from the ledger grew in each step of a panel."""
         series = self.select(spec, suffix, **labels)
-        return f"max{grouped(by)}({series}) - min{grouped(by)}(min_over_time({series}[{window}]))"
+        before = f"last_over_time({series}[{WINDOW}] offset $__interval)"
+        return f"max{grouped(by)}({series}) - max{grouped(by)}({before})"
+
+    def decided_in_range(self, spec: Spec, *by: str, **labels: str) -> str:
+        """How much it grew in all of the time that is shown, as far as Prometheus knows."""
+        series = self.select(spec, **labels)
+        return f"max{grouped(by)}({series}) - min{grouped(by)}(min_over_time({series}[$__range]))"
 
     def rate(
         self, spec: Spec, *by: str, window: str = WINDOW, suffix: str = "", **labels: str

@@ -38,10 +38,8 @@ def repository_board() -> Board:
 def _state() -> list[Tile]:
     waited = HERE.latest(catalogue.PENDING_AGE)
     limit = HERE.latest(catalogue.POLICY_MAX_WAIT)
-    refused = HERE.decided(
-        catalogue.CONTRIBUTIONS, "outcome", "rule", window="$__range", outcome="refused"
-    )
-    all_decided = HERE.decided(catalogue.CONTRIBUTIONS, "outcome", "rule", window="$__range")
+    refused = HERE.decided_in_range(catalogue.CONTRIBUTIONS, "outcome", "rule", outcome="refused")
+    all_decided = HERE.decided_in_range(catalogue.CONTRIBUTIONS, "outcome", "rule")
     panels = [
         numbers(
             Text(

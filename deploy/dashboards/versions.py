@@ -20,8 +20,9 @@ def lineage(here: Scope) -> Tile:
 
     def within(spec: Spec, *labels: str, suffix: str = "", **values: str) -> str:
         """How much a count grew while each version was the newest one: minute by minute."""
-        now = f"max{grouped(labels)}({here.select(spec, suffix, **values)})"
-        before = f"max{grouped(labels)}({here.select(spec, suffix, **values)} offset 1m)"
+        series = here.select(spec, suffix, **values)
+        now = f"max{grouped(labels)}({series})"
+        before = f"max{grouped(labels)}(last_over_time({series}[5m] offset 1m))"
         return f"sum_over_time(({newest} * on () group_left () sum({now} - {before}))[$__range:1m])"
 
     fused = within(catalogue.CONTRIBUTIONS, "outcome", "rule", outcome="fused")

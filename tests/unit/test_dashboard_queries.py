@@ -18,7 +18,7 @@ from tests.monitoring.prometheus import program
 
 HERE = Scope(sites=True)
 VALUES = {
-    "__rate_interval": "5m",
+    "__rate_interval": "6m",
     "__interval": "5m",
     "__range": "1h",
     "repository": "default",
@@ -90,21 +90,24 @@ def test_a_restarted_exporter_neither_hides_nor_doubles_what_was_decided(tmp_pat
         decided % ("copy", "old"): "0 0 0 0 stale",
         decided % ("copy", "new"): "_ _ _ _ 0 1x9",
     }
-    grown = HERE.decided(catalogue.CONTRIBUTIONS, "rule", window="$__range")
+    grown = HERE.decided_in_range(catalogue.CONTRIBUTIONS, "rule")
 
     expected = {'{rule="finite"}': 2.0, '{rule="copy"}': 1.0}
     answers(tmp_path, series, grown, expected, at="8m")
 
 
 def test_steps_of_a_panel_add_up_to_what_was_decided(tmp_path: Path) -> None:
-    """A window is a step and a scrape, so that nothing is between two of them or in both."""
+    """Nothing is between two steps or in both of them, and an exporter's absence hides nothing."""
+    overrides = 'coldfusion_overrides_total{repository="default", instance="%s"}'
     series = {
-        'coldfusion_overrides_total{repository="default", instance="a"}': "3 3 3 4 4 4 6 6 6 6 7 7"
+        overrides % "old": "3 3 3 4 4 5 6 6 6 stale",
+        overrides % "new": "_ _ _ _ _ _ _ _ _ _ _ _ 7 7 7 9 9",
     }
-    grown = HERE.decided(catalogue.OVERRIDES, window="6m")
+    grown = HERE.decided(catalogue.OVERRIDES)
 
-    answers(tmp_path, series, grown, {"{}": 1.0}, at="5m")
-    answers(tmp_path, series, grown, {"{}": 3.0}, at="10m")
+    answers(tmp_path, series, grown, {"{}": 2.0}, at="5m")
+    answers(tmp_path, series, grown, {}, at="10m")
+    answers(tmp_path, series, grown, {"{}": 3.0}, at="15m")
 
 
 def test_a_worker_that_is_gone_leaves_what_it_did(tmp_path: Path) -> None:
@@ -143,12 +146,17 @@ def turn(name: str, values: str, worker: str = "a") -> dict[str, str]:
     return {f'coldfusion_turn_{name}{{repository="default", instance="{worker}"}}': values}
 
 
+def asked_of(board: str, title: str, ref: str) -> str:
+    """An expression of a panel."""
+    panels = json.loads(make_dashboards()[f"{board}.json"])["panels"]
+    (panel,) = (one for one in panels if one["title"] == title)
+    (target,) = (one for one in panel["targets"] if one["refId"] == ref)
+    return str(target["expr"])
+
+
 @pytest.fixture
 def left() -> str:
-    board = json.loads(make_dashboards()["workers.json"])
-    (panel,) = (one for one in board["panels"] if one["title"] == "Turns that train now")
-    (target,) = (one for one in panel["targets"] if one["refId"] == "C")
-    return str(target["expr"])
+    return asked_of("workers", "Turns that train now", "C")
 
 
 def test_a_straggler_has_much_time_left(tmp_path: Path, left: str) -> None:
@@ -170,3 +178,37 @@ def test_what_the_turn_before_reported_says_nothing_of_this_one(tmp_path: Path, 
     }
 
     answers(tmp_path, series, left, {}, at="10m")
+
+
+@pytest.mark.parametrize(
+    ("ref", "expected"),
+    [
+        pytest.param("A", {"1": 1800.0, "2": 1500.0, "3": 840.0}, id="published ago"),
+        pytest.param("B", {"1": 240.0, "2": 480.0, "3": 840.0}, id="newest for"),
+        pytest.param("C", {"1": 0.0, "2": 4.0, "3": 3.0}, id="fused"),
+        pytest.param("D", {"1": 0.0, "2": 1.0, "3": 0.0}, id="refused"),
+        pytest.param("E", {"2": 0.5, "3": 2.0}, id="mean staleness"),
+    ],
+)
+def test_the_lineage_tells_versions_apart_though_the_exporter_restarts(
+    tmp_path: Path, ref: str, expected: dict[str, float]
+) -> None:
+    """The third version is published while no exporter is there, and first seen at minute 16."""
+    labels = 'repository="default", instance="%s"'
+    decided = f'coldfusion_contributions_total{{{labels}, outcome="%s", rule=""}}'
+    staleness = f"coldfusion_fused_staleness_versions_%s{{{labels}}}"
+    metrics = {
+        f"coldfusion_base_version{{{labels}}}": (1, 2, 3),
+        decided % ("%s", "fused"): (10, 14, 17),
+        decided % ("%s", "refused"): (2, 3, 3),
+        staleness % ("sum", "%s"): (20, 22, 28),
+        staleness % ("count", "%s"): (10, 14, 17),
+    }
+    series = {}
+    for name, (first, second, third) in metrics.items():
+        series[name % "old"] = f"{first}x4 {second}x8 stale"
+        series[name % "new"] = f"{'_ ' * 16}{third}x20"
+
+    samples = {f'{{version="{version}"}}': value for version, value in expected.items()}
+    asked = asked_of("repository", "Lineage of the last versions", ref)
+    answers(tmp_path, series, asked, samples, at="30m")

@@ -162,7 +162,7 @@ def test_a_second_exporter_doubles_nothing(board: dict[str, Any]) -> None:
         for before, name, _ in _in_context(expression)
         for spec, _, _ in series(name)
         if spec.source == "exporter"
-        if not re.search(r"(max|min|count)( by \([\w, ]+\) )?\((min_over_time\()?$", before)
+        if not re.search(r"(max|min|count)( by \([\w, ]+\) )?\(((min|last)_over_time\()?$", before)
     ]
 
     assert wrong == []
