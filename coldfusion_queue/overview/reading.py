@@ -59,7 +59,7 @@ class OverviewReader:
             store = self._store.read(repository, newest)
             return store, self._history.read(repository, newest), None
         except ColdFusionError as error:
-            return None, _NOTHING, error
+            return None, _NOTHING, _kept(error)
 
 
 def _outcome(
@@ -68,4 +68,9 @@ def _outcome(
     try:
         return reading.result(), None
     except ColdFusionError as error:
-        return None, error
+        return None, _kept(error)
+
+
+def _kept(error: ColdFusionError) -> ColdFusionError:
+    """The error without the frames that it came through, which hold connections."""
+    return error.with_traceback(None)

@@ -281,12 +281,12 @@ def test_leases_are_told_of_what_a_worker_runs_and_not_of_what_it_prepares(
     settings: Settings, client: redis.Redis, sender: TurnSender
 ) -> None:
     evaluation = f"{'0' * 32}.d.frozen-0-abcdef01"
-    app = make_app(settings)
     another = settings.model_copy(update={"repository": "another"})
-    TurnSender(app, client, another, "another").send("s", 1)
+    with make_app(settings) as app:
+        TurnSender(app, client, another, "another").send("s", 1)
+        EvaluationSender(app, client, settings, settings.repository).send(evaluation)
     sender.send("s", 1)
     sender.send("s", 2)
-    EvaluationSender(app, client, settings, settings.repository).send(evaluation)
     keys = RedisKeys(settings.repository)
     trainer = TurnLeases(client, keys, "gpu-1", 60).hold("s.t00001")
     evaluator = TurnLeases(client, keys, "cpu-1", 60).hold(evaluation)
