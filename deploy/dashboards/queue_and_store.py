@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from coldfusion_queue.metrics import catalogue
+from coldfusion_queue.overview import thresholds
 from deploy.dashboards.answers import broker, store
 from deploy.dashboards.board import Board, Row, Tile
 from deploy.dashboards.panels import bars, lines, numbers
@@ -55,7 +56,10 @@ def _state() -> list[Tile]:
             [Query(HERE.latest(catalogue.QUEUE_AGE), "Age")],
             unit="s",
             base="green",
-            steps=[(1800, "yellow"), (7200, "red")],
+            steps=[
+                (thresholds.UNSERVED_SECONDS, "yellow"),
+                (4 * thresholds.UNSERVED_SECONDS, "red"),
+            ],
         ),
         numbers(
             Text(
@@ -133,7 +137,7 @@ def _queues() -> list[Tile]:
                 ),
                 [Query(HERE.latest(catalogue.QUEUE_AGE, "queue"), "{{queue}}")],
                 unit="s",
-                limits=[(7200, "red")],
+                limits=[(thresholds.UNSERVED_SECONDS, "yellow")],
             ),
             8,
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from coldfusion_queue.metrics import catalogue
+from coldfusion_queue.overview import thresholds
 from deploy.dashboards.board import Board, Row, Tile
 from deploy.dashboards.contributions import decisions, distributions
 from deploy.dashboards.costs import fusions, storage
@@ -99,7 +100,7 @@ def _state() -> list[Tile]:
             [Query(f"{waited} / clamp_min({limit}, 60)", "Waited")],
             unit="percentunit",
             base="green",
-            steps=[(1.2, "yellow"), (2, "red")],
+            steps=[(1.2, "yellow"), (thresholds.PENDING_FACTOR, "red")],
         ),
         numbers(
             Text(
@@ -111,7 +112,7 @@ def _state() -> list[Tile]:
             [Query(f"sum({refused}) / (sum({all_decided}) > 0)", "Refused")],
             unit="percentunit",
             base="green",
-            steps=[(0.05, "yellow"), (0.25, "red")],
+            steps=[(0.05, "yellow"), (thresholds.REFUSED_SHARE, "red")],
             empty="none decided",
         ),
         numbers(

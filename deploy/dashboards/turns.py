@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from coldfusion_queue.metrics import catalogue
+from coldfusion_queue.overview import thresholds
 from deploy.dashboards.board import Tile
 from deploy.dashboards.panels import bars, lines
 from deploy.dashboards.queries import Scope, by_worker
@@ -46,7 +47,7 @@ def turns(here: Scope) -> list[Tile]:
     progress = here.select(catalogue.TURN_PROGRESS)
     reports = f"{here.select(catalogue.TURN_REPORTED)} > {started} and {runs}"
     done = f"{progress} and {reports}"
-    late = [(300, "yellow"), (900, "red")]
+    late = [(300, "yellow"), (thresholds.SILENT_TURN_SECONDS, "red")]
     left = f"(time() - {started}) * (1 / ({progress} > 0) - 1) and {reports}"
     return [
         Tile(

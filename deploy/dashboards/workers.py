@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from coldfusion_queue.metrics import catalogue
+from coldfusion_queue.overview import thresholds
 from deploy.dashboards.board import Board, Row, Tile
 from deploy.dashboards.devices import devices
 from deploy.dashboards.panels import bars, lines, numbers
@@ -13,7 +14,8 @@ from deploy.dashboards.turns import endings, silence, turns
 __all__ = ["workers_board"]
 
 HERE = Scope(sites=True)
-FAILED = "~failed|killed"
+FAILED, OVER = "~failed|killed", "~committed|failed|killed"
+FAULTS = "~worker_lost|retried|missing"
 
 
 def workers_board() -> Board:
@@ -36,7 +38,7 @@ def workers_board() -> Board:
 
 def _state() -> list[Tile]:
     busy, idle = HERE.rate(catalogue.DEVICE_BUSY), HERE.rate(catalogue.DEVICE_IDLE)
-    ended = HERE.grown(catalogue.FINETUNES, window="$__range")
+    ended = HERE.grown(catalogue.FINETUNES, window="$__range", outcome=OVER)
     failed = HERE.grown(catalogue.FINETUNES, window="$__range", outcome=FAILED)
     panels = [
         numbers(
@@ -87,7 +89,7 @@ def _state() -> list[Tile]:
             [Query(f"max({silence(HERE)})", "Silence")],
             unit="s",
             base="green",
-            steps=[(300, "yellow"), (900, "red")],
+            steps=[(300, "yellow"), (thresholds.SILENT_TURN_SECONDS, "red")],
             empty="none trains",
         ),
         numbers(
@@ -100,19 +102,20 @@ def _state() -> list[Tile]:
             [Query(f"({failed} or vector(0)) / ({ended} > 0)", "Failed")],
             unit="percentunit",
             base="green",
-            steps=[(0.05, "yellow"), (0.25, "red")],
+            steps=[(0.05, "yellow"), (0.3, "red")],
             empty="none ended",
         ),
         numbers(
             Text(
                 "Put back",
-                "Turns and evaluations that were put on their queue once more in this range. "
-                "Some are ordinary in a rollout or on spot nodes; below, see why.",
+                "Turns and evaluations that were queued once more in this range, for an error, a "
+                "lost worker or a lost message; what a rollout puts back is not counted. Below, "
+                "see which.",
                 alert="ColdFusionTasksRequeued",
             ),
-            [Query(HERE.grown(catalogue.REQUEUES, window="$__range"), "Put back")],
+            [Query(HERE.grown(catalogue.REQUEUES, window="$__range", reason=FAULTS), "Put back")],
             base="green",
-            steps=[(10, "yellow"), (50, "red")],
+            steps=[(4, "yellow"), (24, "red")],
             whole=True,
             empty="0",
         ),

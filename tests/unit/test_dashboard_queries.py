@@ -160,14 +160,14 @@ def left() -> str:
 
 
 def test_a_straggler_has_much_time_left(tmp_path: Path, left: str) -> None:
-    """It began at minute 5 with a quarter done at minute 10: a quarter of an hour is left."""
+    """It began at minute 4, with a quarter done at minute 10: 18 minutes are left."""
     series = {
-        **turn("started_timestamp_seconds", "300x20"),
+        **turn("started_timestamp_seconds", "240x20"),
         **turn("reported_timestamp_seconds", "590x20"),
         **turn("progress_ratio", "0.25x20"),
     }
 
-    answers(tmp_path, series, left, {'{worker="a"}': 900.0}, at="10m")
+    answers(tmp_path, series, left, {'{worker="a"}': 1080.0}, at="10m")
 
 
 def test_what_the_turn_before_reported_says_nothing_of_this_one(tmp_path: Path, left: str) -> None:
