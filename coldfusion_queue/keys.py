@@ -51,10 +51,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["POOLS", "ObjectKeys", "RedisKeys", "presence"]
+__all__ = ["POOLS", "ROOMS", "ObjectKeys", "RedisKeys", "presence"]
 
 #: Redis key of the pools that finetune workers are in; a pool serves all repositories.
 POOLS = "coldfusion:pools"
+
+#: First parts of object keys, below the repository's name.
+ROOMS = frozenset(
+    {
+        *("base", "candidates", "checkpoints", "contributions", "datasets", "evaluations"),
+        *("fusions", "heads", "inbox", "inspections", "ledger", "open", "overrides"),
+        *("submissions", "wanted"),
+    }
+)
 
 
 @dataclass(frozen=True)

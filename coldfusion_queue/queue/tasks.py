@@ -6,6 +6,7 @@ a message that waited for days still does the right thing.
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Iterator
@@ -199,17 +200,26 @@ def collect_garbage(repository: str) -> None:
 
     Idempotent: see ``repository.collecting``.
     Timeout: ``fusion_time_limit_seconds``.
-    Writes: ``coldfusion:<repository>:garbage-lock``.
+    Writes: ``coldfusion:<repository>:garbage-lock``, ``coldfusion:<repository>:stored``.
     """
     process = this_process()
     with _left_to_beat("garbage_idle", "garbage_postponed"):
         opened = Repository.open(process.settings, name=repository)
         with _alone(process, RedisKeys(repository).garbage_lock) as is_free:
             if is_free:
-                done = collecting.collect_garbage(opened, process.settings.gc_grace_seconds)
-                num_bytes = sum(item.num_bytes for item in done)
-                extra = {"event": "collection_ended", "bytes": num_bytes}
-                log.info("%d items of garbage collected", len(done), extra=extra)
+                _collect(process, opened)
+
+
+def _collect(process: Process, opened: Repository) -> None:
+    found = collecting.settled_plan(opened, process.settings.gc_grace_seconds)
+    done = collecting.collect(opened, found)
+    num_bytes = sum(item.num_bytes for item in done)
+    process.fusions.collected(opened.name, num_bytes)
+    extra = {"event": "collection_ended", "bytes": num_bytes}
+    log.info("%d items of garbage collected", len(done), extra=extra)
+    stored = json.dumps(found.left_after(done).as_data())
+    with broker_errors(process.settings):
+        process.client.set(RedisKeys(opened.name).stored, stored)
 
 
 @contextmanager

@@ -20,8 +20,9 @@ from coldfusion_queue.repository.garbage import Garbage, Kind, Plan
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.repository.settling import settle
 from coldfusion_queue.repository.survey import Survey
+from coldfusion_queue.repository.volumes import Volumes
 
-__all__ = ["collect", "collect_garbage", "plan"]
+__all__ = ["collect", "collect_garbage", "plan", "settled_plan"]
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +47,12 @@ def plan(repository: Repository, grace_seconds: float) -> Plan:
     items += retention.base_versions(survey, frozenset(doomed))
     order = list(Kind)
     items.sort(key=lambda item: (order.index(item.kind), item.subject))
-    return Plan(tuple(items), survey.newest.sequence, survey.now)
+    volumes = Volumes.of(survey.objects.values())
+    return Plan(tuple(items), survey.newest.sequence, survey.now, volumes)
 
 
 def collect_garbage(repository: Repository, grace_seconds: float) -> tuple[Garbage, ...]:
-    """Plan and collect: what ``coldfusion gc`` and the periodic task do.
+    """Plan and collect, as ``coldfusion gc`` and the periodic task do.
 
     Idempotent: a collection that broke off is gone on with by the next.
     Writes: ``decision.json`` of what the newest ledger entry decided, ``collected.json``, missing
@@ -67,10 +69,19 @@ def collect_garbage(repository: Repository, grace_seconds: float) -> tuple[Garba
     Raises:
         StoreUnavailableError: the store failed; the next collection goes on.
     """
+    return collect(repository, settled_plan(repository, grace_seconds))
+
+
+def settled_plan(repository: Repository, grace_seconds: float) -> Plan:
+    """Plan what is to be collected at once.
+
+    Idempotent: see ``collect_garbage``.
+    Writes: ``decision.json`` of what the newest ledger entry decided.
+    """
     settle(repository, repository.ledger.newest())
     found = plan(repository, grace_seconds)
     reach(CrashPoint.GC_PLANNED)
-    return collect(repository, found)
+    return found
 
 
 def collect(repository: Repository, found: Plan) -> tuple[Garbage, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from coldfusion_queue.repository.volumes import Volumes
 from coldfusion_queue.store import ObjectInfo
 
 __all__ = ["Garbage", "Kind", "Plan", "Total", "garbage", "totals"]
@@ -91,6 +92,16 @@ class Plan:
     """Newest ledger entry when it was made."""
     made_at: datetime
     """By the store's clock, before the repository was listed."""
+    volumes: Volumes
+    """What lay there, garbage or not."""
+
+    def left_after(self, collected: Iterable[Garbage]) -> Volumes:
+        """What lies there when items are collected, but for the records that say so."""
+        volumes = self.volumes
+        for item in collected:
+            if not item.kind.is_repair:
+                volumes = volumes.without(item.keys, item.num_bytes)
+        return volumes
 
 
 @dataclass(frozen=True)
