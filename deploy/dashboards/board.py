@@ -66,7 +66,11 @@ class Board:
         )
         self._place(made)
         document: dict[str, Any] = json.loads(JSONEncoder().encode(made.build()))
-        document["annotations"] = {"list": [_versions(self.scope), _rollbacks(self.scope)]}
+        # Of use beside qualities; beside queues they are to be asked for.
+        marks = [_versions(self.scope), _rollbacks(self.scope)]
+        document["annotations"] = {
+            "list": [{**mark, "enable": not self.scope.sites} for mark in marks]
+        }
         return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
     def _place(self, made: dashboard.Dashboard) -> None:
@@ -139,7 +143,6 @@ def _mark(name: str, expression: str, title: str, color: str) -> dict[str, Any]:
     return {
         "name": name,
         "datasource": {"type": "prometheus", "uid": "${datasource}"},
-        "enable": True,
         "hide": False,
         "iconColor": color,
         "expr": expression,
