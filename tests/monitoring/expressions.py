@@ -5,38 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-__all__ = ["DASHBOARDS", "RULES", "Target", "alerts", "filled", "panels", "read_dashboards"]
+__all__ = ["DASHBOARDS", "RULES", "alerts", "filled", "panels", "read_dashboards"]
 
 _FILES = Path(__file__).parents[2] / "helm" / "coldfusion" / "files"
 DASHBOARDS = _FILES / "dashboards"
 RULES = _FILES / "rules.yaml"
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::\w+)?\}|\$([A-Za-z_]\w*)|\[\[(\w+)\]\]")
-
-
-@dataclass(frozen=True)
-class Target:
-    """One query of a panel."""
-
-    dashboard: str
-    panel: str
-    """Title of the panel."""
-    ref: str
-    """What the panel calls it, such as ``A``."""
-    expr: str
-    legend: str
-    is_instant: bool
-
-    @property
-    def name(self) -> str:
-        """Which one it is, for people."""
-        return f"{self.dashboard} / {self.panel} / {self.ref}"
 
 
 def read_dashboards(directory: Path = DASHBOARDS) -> dict[str, dict[str, Any]]:
@@ -52,20 +32,6 @@ def panels(dashboard: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for panel in dashboard["panels"]:
         yield panel
         yield from panel.get("panels") or ()
-
-
-def targets(name: str, dashboard: Mapping[str, Any]) -> Iterator[Target]:
-    """Queries of a dashboard."""
-    for panel in panels(dashboard):
-        for item in panel.get("targets") or ():
-            yield Target(
-                dashboard=name,
-                panel=panel["title"],
-                ref=item["refId"],
-                expr=item["expr"],
-                legend=item.get("legendFormat") or "",
-                is_instant=bool(item.get("instant")) and not item.get("range"),
-            )
 
 
 def alerts(rules: str) -> dict[str, str]:

@@ -107,7 +107,8 @@ class Prometheus(Server):
 
     def answers(self) -> bool:
         """Whether it is this one and has read its configuration."""
-        with contextlib.suppress(urllib3.exceptions.HTTPError):
+        # While it starts it says so, in plain text.
+        with contextlib.suppress(urllib3.exceptions.HTTPError, json.JSONDecodeError):
             status = self._get("status/config")
             return self.name in status.get("yaml", "")
         return False

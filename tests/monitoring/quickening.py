@@ -61,7 +61,7 @@ def quickened(
     rules: str,
     factor: float,
     least_seconds: float,
-    thresholds: Mapping[str, tuple[str, str]] | None = None,
+    rewritten: Mapping[str, Mapping[str, str]] | None = None,
 ) -> str:
     """A file of rules in which everything takes a shorter time.
 
@@ -69,28 +69,28 @@ def quickened(
         rules: YAML, as in ``helm/coldfusion/files/rules.yaml``.
         factor: by which its durations are divided.
         least_seconds: what no range becomes shorter than, so that it holds a few samples.
-        thresholds: what else is written otherwise, by the alert: a part of its expression, and
-            what stands for it; for seconds that are compared and so are no durations.
+        rewritten: what is written otherwise before that, by the alert: parts of its expression,
+            and what stands for them; for seconds that are compared and so are no durations.
 
     Raises:
         AssertionError: an alert, or a part of its expression, is not there.
     """
     data = yaml.safe_load(rules)
-    written = dict(thresholds or {})
+    parts = dict(rewritten or {})
     for group in data["groups"]:
         group.pop("interval", None)
         for rule in group["rules"]:
-            _quicken(rule, factor, least_seconds, written.pop(rule.get("alert"), None))
-    assert not written, f"no such alerts: {sorted(written)}"
+            _quicken(rule, factor, least_seconds, parts.pop(rule.get("alert"), {}))
+    assert not parts, f"no such alerts: {sorted(parts)}"
     return str(yaml.safe_dump(data, sort_keys=False, width=1000))
 
 
 def _quicken(
-    rule: dict[str, Any], factor: float, least_seconds: float, threshold: tuple[str, str] | None
+    rule: dict[str, Any], factor: float, least_seconds: float, parts: Mapping[str, str]
 ) -> None:
-    if threshold is not None:
-        assert threshold[0] in rule["expr"], f"{rule['alert']}: {threshold[0]!r} is not in it"
-        rule["expr"] = rule["expr"].replace(*threshold)
+    for before, after in parts.items():
+        assert before in rule["expr"], f"{rule['alert']}: {before!r} is not in it"
+        rule["expr"] = rule["expr"].replace(before, after)
     rule["expr"] = _quickened_expr(rule["expr"], factor, least_seconds)
     if "for" in rule:
         rule["for"] = shortened(rule["for"], factor)
