@@ -20,6 +20,8 @@ from tests.acceptance.world import World, eventually, slow_training, until_fired
 from tests.injector import Injector
 from tests.rows import rows, write_rows
 
+pytestmark = pytest.mark.slow
+
 LEASE_SECONDS = 3
 REPORT_SECONDS = 0.1
 #: Of ``slow_training``.

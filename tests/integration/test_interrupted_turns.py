@@ -67,6 +67,24 @@ def test_a_turn_goes_on_from_its_own_base_version_and_ends_in_the_same_bytes(
     assert bench.checkpoints() == []
 
 
+def test_a_turn_says_that_it_goes_on_from_a_checkpoint_when_it_does(bench: Bench) -> None:
+    submission = bench.submit()
+    told: list[Phase] = []
+
+    def report(phase: Phase, *_: object) -> None:
+        told.append(phase)
+
+    with pytest.raises(TurnInterrupted):
+        bench.run(submission, StopAt(NUM_QUESTIONS_BEFORE + 4), report)
+    began = told.copy()
+    told.clear()
+    run_turn(bench.repository, bench.settings, submission, 1, report)
+
+    assert Phase.RESUMING not in began
+    assert told.count(Phase.RESUMING) == 1
+    assert told.index(Phase.RESUMING) < told.index(Phase.TRAINING)
+
+
 def test_a_turn_that_goes_on_reports_where_it_is(bench: Bench) -> None:
     submission = bench.submit()
     bench.interrupt(submission, 4)
