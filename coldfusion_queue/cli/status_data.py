@@ -68,7 +68,7 @@ class StatusReader:
         return {
             "repository": overview.repository,
             **_of_store(overview.store),
-            "candidate": _candidate(candidate),
+            "candidate": self._candidate(candidate),
             **_of_broker(overview.broker),
             "with_ended": self._show_all,
             "submissions": [_submission(state, turns) for state in states],
@@ -84,6 +84,20 @@ class StatusReader:
             "kind": item.kind,
             "score": item.score,
             "base_version": item.base_version,
+        }
+
+    def _candidate(self, found: CandidateOverview | None) -> dict[str, Any] | None:
+        if found is None:
+            return None
+        return {
+            "version": found.version,
+            "since": found.since,
+            "probes": found.num_probes,
+            "missing": len(found.missing),
+            "missing_probes": list(found.missing),
+            "missing_on": [self._names.name(item) for item in found.missing_on],
+            "failed": list(found.failures),
+            "without": found.without,
         }
 
     def _states(self) -> list[SubmissionStatus]:
@@ -204,18 +218,4 @@ def _fusion(entry: LedgerEntry) -> dict[str, Any]:
         "refused": dict(Counter(str(item.rule or "unknown") for item in refused)),
         "expired": outcomes[Outcome.EXPIRED],
         "note": entry.note,
-    }
-
-
-def _candidate(found: CandidateOverview | None) -> dict[str, Any] | None:
-    if found is None:
-        return None
-    return {
-        "version": found.version,
-        "since": found.since,
-        "probes": found.num_probes,
-        "missing": len(found.missing),
-        "missing_probes": list(found.missing),
-        "failed": list(found.failures),
-        "without": found.without,
     }

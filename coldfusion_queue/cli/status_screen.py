@@ -26,10 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["brief", "screen"]
 
 
-#: Names of probes that are missing which are shown; --json has all.
-_NUM_PROBES = 3
-
-
 def screen(data: dict[str, Any], width: int, height: int | None = None) -> RenderableType:
     """What ``gather`` found, for people: what is wrong first, then who works, then the history.
 
@@ -139,8 +135,8 @@ def _gate(candidate: dict[str, Any] | None, width: int) -> Iterator[Text]:
     )
     yield from map(Text, _wrapped(told, width))
     if candidate["missing"]:
-        names = ", ".join(candidate["missing_probes"][:_NUM_PROBES])
-        for line in _wrapped(f"an evaluation worker makes them: {names}", width):
+        names = ", ".join(candidate["missing_on"])
+        for line in _wrapped(f"an evaluation worker makes them, on {names}", width):
             yield Text(line, style="dim")
     for failure in candidate["failed"]:
         yield from (Text(line, "red") for line in _wrapped(f"a probe failed: {failure}", width))

@@ -107,8 +107,11 @@ def queues(data: dict[str, Any]) -> Section:
     if data["workers"] is None:
         return Section(columns, [], "the broker does not answer")
     waiting = {item["queue"]: item for item in data["waiting"]}
+    troubled = {item["queue"] for item in data["workers"] if item["lost_workers"]}
+    served = {item["queue"] for item in data["workers"] if item["workers"]}
+    troubled |= {name for name, item in waiting.items() if item["waiting"]} - served
     rows = []
-    for item in data["workers"]:
+    for item in sorted(data["workers"], key=lambda item: item["queue"] not in troubled):
         queue = waiting.pop(item["queue"], None)  # of several pools the first row has it
         length, oldest = "", ""
         if queue is not None:
@@ -128,6 +131,8 @@ def _alarming(number: int) -> str | Text:
 
 def fusions(data: dict[str, Any]) -> Section:
     """The last ledger entries, the newest first."""
+    from rich.text import Text
+
     names = ("ago", "fused", "refused")
     columns = (
         Column("last decisions"),
@@ -140,7 +145,7 @@ def fusions(data: dict[str, Any]) -> Section:
             duration_text(item["age_seconds"]),
             str(item["fused"]),
             str(sum(item["refused"].values())),
-            _reasons(item),
+            Text(_reasons(item), no_wrap=True, overflow="ellipsis"),
         )
         for item in reversed(data["fusions"])
     ]
@@ -173,7 +178,7 @@ def quality(data: dict[str, Any]) -> Section:
         )
         for dataset, name in names.items()
     ]
-    return Section(columns, rows, "no version was evaluated: coldfusion evaluate")
+    return Section(columns, rows, "none of the last versions was evaluated: coldfusion evaluate")
 
 
 def _score(item: dict[str, Any] | None, newest: int) -> str:

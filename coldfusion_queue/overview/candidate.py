@@ -22,6 +22,8 @@ class CandidateOverview:
     num_probes: int
     missing: tuple[str, ...]
     """Ids of those that are not done."""
+    missing_on: tuple[str, ...]
+    """Ids of the datasets that these are on."""
     failures: tuple[str, ...]
     """Why probes failed: while there is one, nobody knows whether the model is good."""
     without: str | None
@@ -40,17 +42,19 @@ def read_candidate(repository: Repository, store: StoreOverview) -> CandidateOve
     found = repository.candidates.find(newest.sequence + 1)
     if found is None or found.entry.published is None:  # it was judged a moment ago
         return None
-    wanted = [
-        spec.evaluation_id(model.digest)
+    wanted = {
+        spec.evaluation_id(model.digest): spec.dataset_id
         for spec in gate_specs(newest.after.policy)
         for model in (*found.models, newest.after.base)
-    ]
+    }
     probes = {name: repository.evaluations.find(name) for name in wanted}
+    missing = tuple(name for name, probe in probes.items() if probe is None)
     return CandidateOverview(
         version=found.entry.published.version,
         since=found.entry.created_at,
         num_probes=len(wanted),
-        missing=tuple(name for name in wanted if probes[name] is None),
+        missing=missing,
+        missing_on=tuple(dict.fromkeys(wanted[name] for name in missing)),
         failures=tuple(item.failure for item in probes.values() if item and item.failure),
         without=found.suspect,
     )

@@ -91,7 +91,9 @@ def _pending(store: StoreOverview, broker: BrokerOverview | None) -> Iterator[Fi
         yield Finding("ColdFusionNoFusion", text, "coldfusion fuse")
     elif oldest > PENDING_FACTOR * policy.max_wait_seconds + PENDING_SECONDS:
         yield Finding("ColdFusionPendingTooOld", text, "coldfusion history")
-    if broker is not None and is_due and not _num_workers(broker, FUSION_QUEUE):
+    # If messages wait in its queue, that is told of the queue.
+    is_served = broker is None or _num_workers(broker, FUSION_QUEUE) or _waits(broker, FUSION_QUEUE)
+    if is_due and not is_served:
         yield Finding(None, "a fusion is due, and no fusion worker is there", _DOCTOR)
 
 
@@ -130,6 +132,10 @@ def _unserved(broker: BrokerOverview) -> Iterator[Finding]:
 
 def _num_workers(broker: BrokerOverview, queue: str) -> int:
     return sum(len(pool.workers) for pool in broker.pools if pool.queue == queue)
+
+
+def _waits(broker: BrokerOverview, queue: str) -> bool:
+    return any(item.length for item in broker.queues if item.queue == queue)
 
 
 def _silent_turns(turns: Mapping[str, TurnOverview]) -> Iterator[Finding]:

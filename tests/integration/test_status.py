@@ -186,6 +186,7 @@ def test_the_probes_that_a_candidate_waits_for_are_named(
 
     assert (found["version"], found["probes"], found["missing"]) == (1, 4, 4)
     assert set(found["missing_probes"]) == wanted
+    assert found["missing_on"] == ["d1", "d2"]
     assert "4 of 4 probes are missing" in run()
     probe_wanted(repository, lambda _: None)
     failed = run("--json")

@@ -169,12 +169,33 @@ def test_queues_show_what_waits_once_and_who_is_lost_in_red(data: dict[str, Any]
     assert "\x1b[33m! a word" in colored
 
 
+def test_queues_in_which_something_is_wrong_come_first(data: dict[str, Any]) -> None:
+    names = ("finetune", "finetune.a", "finetune.b", "evaluate", "fusion")
+    data["waiting"] = [queue(name, int(name in {"finetune.b", "evaluate"}), 0.0) for name in names]
+    none: dict[str, Any] = {"workers": []}
+    lost: dict[str, Any] = {"lost_workers": {"x": 90.0}}
+    more = {"finetune.a": none, "finetune.b": none, "fusion": lost}
+    data["workers"] = [pool(name, **more.get(name, {})) for name in names]
+
+    lines = drawn(data, 80).partition("\nqueues ")[2].splitlines()[1:6]
+
+    assert [line.split()[0] for line in lines] == [
+        "finetune.b",
+        "fusion",
+        "finetune",
+        "finetune.a",
+        "evaluate",
+    ]
+
+
 def test_decisions_have_their_reasons_the_newest_first(data: dict[str, Any]) -> None:
     lines = drawn(data, 80).partition("last decisions")[2].splitlines()[1:4]
 
     assert re.fullmatch(r"withheld 12 +5 min +8 +0", lines[0])
     assert re.fullmatch(r"version 11 +5 min +8 +3 +cosine 2, copy 1, expired 4", lines[1])
     assert re.fullmatch(r"version 0 +5 min +0 +0 +init", lines[2])
+    data["fusions"] = [fusion(1, fused=0, published=None, note="a policy of many words " * 20)]
+    assert drawn(data, 80).count("a policy of many words") < 3  # one line, whatever it says
 
 
 def test_a_score_of_an_old_version_says_so(data: dict[str, Any]) -> None:
@@ -213,14 +234,14 @@ def test_a_candidate_is_told_with_what_it_waits_for(data: dict[str, Any]) -> Non
         "missing": 2,
         "without": "x.t1",
     }
-    data["candidate"] = {**waits, "missing_probes": ["p1", "p2"], "failed": ["out of memory"]}
+    data["candidate"] = {**waits, "missing_on": ["reviews", "tickets"], "failed": ["no memory"]}
 
     text = " ".join(drawn(data, 80).split())
 
     assert "base version 13 waits for the gate since" in text
     assert "without x.t1: 2 of 4 probes are missing" in text
-    assert "an evaluation worker makes them: p1, p2" in text
-    assert "a probe failed: out of memory" in text
+    assert "an evaluation worker makes them, on reviews, tickets" in text
+    assert "a probe failed: no memory" in text
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (80, 40), (160, 24), (160, 50)])

@@ -101,13 +101,19 @@ def store(num_pending: int = 0, oldest: float = 0.0, still: float = 0.0) -> Stor
 
 
 def broker(
-    *, waiting: int = 0, oldest: float = 0.0, workers: int = 1, fusers: int = 1, lost: int = 0
+    *,
+    waiting: int = 0,
+    oldest: float = 0.0,
+    workers: int = 1,
+    lost: int = 0,
+    fusers: int = 1,
+    beats: int = 0,
 ) -> BrokerOverview:
     names, silent = ("a",) * workers, (LostWorker("gone", 90.0),) * lost
     return BrokerOverview(
         queues=(
             QueueOverview("finetune.clinic", "clinic", waiting, oldest),
-            QueueOverview("fusion", "", 0, 0.0),
+            QueueOverview("fusion", "", beats, 0.0),
         ),
         pools=(
             PoolOverview("finetune.clinic", "clinic", "", 0, waiting, names, silent),
@@ -125,7 +131,7 @@ def overview(of_store: StoreOverview | None = None, **of_broker: Any) -> Overvie
 
 def candidate(waits: float, *failures: str) -> CandidateOverview:
     since = datetime.now(UTC) - timedelta(seconds=waits)
-    return CandidateOverview(3, since, 4, ("probe",), failures, None)
+    return CandidateOverview(3, since, 4, ("probe",), ("d",), failures, None)
 
 
 def told(found: list[Finding]) -> list[str | None]:
@@ -170,6 +176,9 @@ def test_a_fusion_without_a_worker_is_told_of_at_once_and_before_there_is_an_ale
     assert told(found) == [None]
     assert "no fusion worker" in found[0].text
     assert find_stuck(overview(store(2, 5), fusers=0), None, {}) == []
+    # Beat's messages wait then, which says it as well.
+    (only,) = find_stuck(overview(store(3, 5), fusers=0, beats=7), None, {})
+    assert only.text == "7 wait in fusion for 0 s, and no worker is there"
 
 
 def test_a_candidate_waits_for_an_hour_or_has_a_probe_that_failed() -> None:
