@@ -13,7 +13,7 @@ from prometheus_client.registry import REGISTRY
 
 from coldfusion_queue.errors import LedgerConflictError
 from coldfusion_queue.metrics import catalogue
-from coldfusion_queue.repository.meter import FusionMeter
+from coldfusion_queue.repository.meter import FusionMeter, Phase
 
 __all__ = ["FusionMetrics", "MeasuredFusion", "fusion_metrics"]
 
@@ -53,8 +53,7 @@ class FusionMetrics:
 
         What ends with an error before that has failed, or lost to another fuser.
         """
-        for outcome in get_args(Outcome):  # from 0, or the first would not be seen to increase it
-            self._fusions.labels(repository, outcome)
+        self._begin(repository)
         fusion = MeasuredFusion(self.meter(repository))
         try:
             yield fusion
@@ -68,6 +67,15 @@ class FusionMetrics:
     def collected(self, repository: str, num_bytes: int) -> None:
         """Count garbage that was collected."""
         self._collected.labels(repository).inc(num_bytes)
+
+    def _begin(self, repository: str) -> None:
+        """Show as 0 what may be counted: the first would not be seen to increase anything else."""
+        for outcome in get_args(Outcome):
+            self._fusions.labels(repository, outcome)
+        self._duration.labels(repository)
+        for phase in Phase:
+            self._phases.labels(repository, phase)
+        self._collected.labels(repository)
 
     def _ended(self, repository: str, fusion: MeasuredFusion) -> None:
         self._fusions.labels(repository, fusion.outcome).inc()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.registry import REGISTRY
 
 from coldfusion_queue.metrics import catalogue
+from coldfusion_queue.records.evaluations import EvaluationKind
 
 if TYPE_CHECKING:
     from coldfusion_queue.finetune.progress import Progress
@@ -142,6 +143,8 @@ class TaskMetrics:
         elif kind == "evaluate":
             for outcome in _EVALUATION_OUTCOMES:
                 self._evaluations.labels(repository, outcome)
+            for evaluation in get_args(EvaluationKind):
+                self._evaluation_duration.labels(repository, evaluation)
 
     def evaluation_ended(self, repository: str, outcome: str, kind: str, seconds: float) -> None:
         """Count one evaluation: outcome is how it ended, as in the log's events."""

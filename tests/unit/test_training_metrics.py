@@ -78,3 +78,7 @@ def test_all_that_workers_of_a_queue_may_count_begins_with_0(queue: str) -> None
     outcomes = set() if spec is None else set(spec.values.partition(": ")[2].split(", "))
     assert shown == {"outcome": outcomes, "reason": reasons}
     assert {sample.value for sample in samples if not sample.name.endswith("_created")} == {0}
+    histogram = {"finetune": "finetune_duration", "evaluate": "evaluation_duration"}
+    timed = {sample.name for sample in samples if sample.name.endswith("_seconds_count")}
+    wanted = histogram.get(queue.partition(".")[0])
+    assert timed == ({f"coldfusion_{wanted}_seconds_count"} if wanted else set())
