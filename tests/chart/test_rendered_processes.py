@@ -11,7 +11,7 @@ from coldfusion_queue.errors import SettingsError
 from coldfusion_queue.settings import Settings, load_settings
 from tests.chart.objects import of_kind, selects
 from tests.chart.processes import Process, lay_out, processes
-from tests.chart.rendering import VALUE_FILES, Object, render
+from tests.chart.rendering import CHART, VALUE_FILES, Object, render
 
 #: What Celery, the runtime and the kubelet take beyond the soft shutdown.
 MARGIN_SECONDS = 15
@@ -166,3 +166,32 @@ def test_every_worker_may_talk_to_broker_and_store(objects: tuple[Object, ...]) 
     ]
 
     assert starved == []
+
+
+def test_every_worker_sends_traces_to_the_collector_and_may_reach_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = render(CHART / "ci" / "monitoring-values.yaml")
+    (egress,) = [
+        rule
+        for policy in of_kind(objects, "NetworkPolicy")
+        for rule in policy["spec"].get("egress", [])
+        if {"port": 4318, "protocol": "TCP"} in rule["ports"]
+    ]
+
+    assert egress["to"] == [
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "observability"}}}
+    ]
+    for process in workers(objects):
+        variables = {item["name"]: item["value"] for item in process.container["env"]}
+        assert variables["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://collector.observability:4318"
+        assert settings_of(process, objects, tmp_path, monkeypatch).traces
+
+
+def test_nothing_is_traced_without_a_collector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = render(CHART / "ci" / "minimal-values.yaml")
+
+    for process in workers(objects):
+        assert not settings_of(process, objects, tmp_path, monkeypatch).traces

@@ -34,6 +34,10 @@
   {{- if $broker.isTls -}}{{- $_ := set $env "COLDFUSION_BROKER_CA_FILE" "/etc/coldfusion/ca/ca.crt" -}}{{- end -}}
   {{- if hasPrefix "https" $store.endpoint -}}{{- $_ := set $env "COLDFUSION_S3_CA_FILE" "/etc/coldfusion/ca/ca.crt" -}}{{- end -}}
 {{- end -}}
+{{- with $root.Values.monitoring.traces.endpoint -}}
+  {{- $_ := set $env "COLDFUSION_TRACES" "true" -}}
+  {{- $_ := set $env "OTEL_EXPORTER_OTLP_ENDPOINT" . -}}
+{{- end -}}
 {{- range $name, $value := default dict .extra -}}
   {{- $_ := set $env $name (toString $value) -}}
 {{- end -}}
