@@ -124,7 +124,7 @@ def test_the_gpu_target_installs_what_the_package_asks_for() -> None:
         arguments for name, arguments in stages()["gpu-environment"][1] if name == "RUN"
     )
 
-    assert "['project']['dependencies']" in runs
+    assert "['project']; print(*p['dependencies'], *p['optional-dependencies']['traces']" in runs
 
 
 def test_the_builder_tags_by_version_and_target(builder: ModuleType) -> None:
