@@ -2,8 +2,8 @@
 
 ``client.Store`` is all that the rest of the program sees; ``multipart`` uploads what is large and
 ``signed`` sends presigned requests; ``connection`` makes the client and maps its errors to ours;
-``pool`` counts all requests; ``clock`` signs by the store's time; ``conditional`` finds out whether
-a store honours conditional writes.
+``listing`` reads listings; ``pool`` counts all requests; ``clock`` signs by the store's time;
+``conditional`` finds out whether a store honours conditional writes.
 """
 
 from __future__ import annotations

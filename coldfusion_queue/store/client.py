@@ -9,7 +9,6 @@ import os
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -36,6 +35,7 @@ from coldfusion_queue.records import FileRecord
 from coldfusion_queue.settings import Settings
 from coldfusion_queue.store.clock import ClockedMinio
 from coldfusion_queue.store.connection import Place, connect, mapped_errors, raise_for_code
+from coldfusion_queue.store.listing import ObjectInfo, list_objects
 from coldfusion_queue.store.multipart import Upload
 from coldfusion_queue.store.pool import CountedPool
 from coldfusion_queue.store.signed import SignedRequests, code_and_message
@@ -48,26 +48,6 @@ if TYPE_CHECKING:
 __all__ = ["ObjectInfo", "Store"]
 
 _READ_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class ObjectInfo:
-    """What a listing or a HEAD request tells of an object."""
-
-    key: str
-    num_bytes: int
-    last_modified: datetime
-    """By the store's clock."""
-    etag: str
-    """The store's own tag of the content; empty if it gives none."""
-
-    @property
-    def stamp(self) -> str:
-        """Tells an object from what it is overwritten with.
-
-        The tag alone may be an MD5 digest, which can be forged; nobody forges the store's clock.
-        """
-        return f"{self.etag} {int(self.last_modified.timestamp())}"
 
 
 class Store:
@@ -163,11 +143,10 @@ class Store:
                 whose key ends in ``/``, after the others.
         """
         with self._mapped("list", prefix):
-            for item in self._client.list_objects(self.bucket, prefix, recursive=recursive):
-                name = item.object_name or ""
+            for item in list_objects(self._client, self.bucket, prefix, recursive=recursive):
                 # SeaweedFS lists the prefix itself when it was once a directory.
-                if name != prefix:
-                    yield _info(name, item)
+                if item.key != prefix:
+                    yield item
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects; those that do not exist count as deleted."""
