@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help demo experiment check dashboards test test-chart soak test-model bench-protocol bench-fusion \
-  bench-finetune bench-between bench-peers images test-images format chart-readme lock clean
+  bench-finetune bench-between bench-exporter bench-peers images test-images format chart-readme lock clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ bench-peers: $(STAMP)  ## The same beside mergekit, which gets an environment of
 	test -x .venv-peers/bin/mergekit-pytorch || { $(PYTHON) -m venv .venv-peers \
 	  && .venv-peers/bin/pip install --quiet --disable-pip-version-check 'mergekit==0.1.5'; }
 	$(BIN)/python -m benchmarks.fusion --no-methods
+
+bench-exporter: $(STAMP)  ## How long Prometheus waits for a scrape, as history and inbox grow.
+	$(BIN)/python -m benchmarks.exporter
 
 bench-between: $(STAMP)  ## How long a worker's device is idle between two turns.
 	$(BIN)/python -m benchmarks.between

@@ -207,13 +207,15 @@ def _entry(sequence: int, names: list[str]) -> LedgerEntry:
             reason=f"fused into base version {sequence}",
             sequence=sequence,
             version=sequence,
+            numbers={"staleness": 0, "coefficient": 1 / _DECISIONS, "relative_norm": 0.01},
         )
         for name in names
     )
+    model = _FILE.model_copy(update={"digest": f"{sequence:032x}{0:032x}"})
     base = BaseVersion(
         version=sequence,
         prefix=f"base/{sequence:06}-attempt/",
-        files={BaseVersion.MODEL_FILE: _FILE},
+        files={BaseVersion.MODEL_FILE: model},
         parent=sequence - 1 if sequence else None,
         method="mean",
         server_learning_rate=1.0,

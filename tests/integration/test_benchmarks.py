@@ -142,3 +142,17 @@ def test_warm_heads_are_measured_against_fresh_ones() -> None:
     assert warm[0]["accuracy_difference"] == [0, 0]
     assert warm[1]["delta_norm"] > 0
     assert 0 <= warm[1]["probe_unseen"] <= 100
+
+
+def test_a_scrape_of_the_exporter_is_measured_against_its_floor() -> None:
+    report = run("benchmarks.exporter", "--quick")
+
+    assert report["benchmark"] == "exporter"
+    (result,) = report["results"]
+    assert (result["decided"], result["pending"]) == (160, 10)
+    # Of the store: the newest entry and whether there is a next, three listings, its clock, the
+    # candidate; then the evaluations. Of the broker: pools, sites, all else at once, leases.
+    assert result["requests"] == {"store": 8, "broker": 4}
+    assert 0 < result["floor_seconds"] < result["scrape_seconds"]["p50"]
+    assert result["scrape_seconds"]["p50"] <= result["scrape_seconds"]["p95"] < 5
+    assert result["meanwhile_seconds"] < 5
