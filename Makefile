@@ -6,8 +6,9 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo experiment check dashboards test test-chart soak test-model bench-protocol bench-fusion \
-  bench-finetune bench-between bench-exporter bench-peers images test-images format chart-readme lock clean
+.PHONY: help demo experiment check dashboards test test-chart test-monitoring soak test-model \
+  bench-protocol bench-fusion bench-finetune bench-between bench-exporter bench-peers images test-images \
+  format chart-readme lock clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +52,9 @@ test-chart: $(STAMP)  ## The Helm chart's tests, and a scan with checkov in an e
 	  && .venv-checkov/bin/pip install --quiet --no-compile --disable-pip-version-check \
 	    'checkov==3.3.30'; }
 	$(BIN)/python -m tests.chart.policy_scan .venv-checkov/bin/checkov
+
+test-monitoring: $(STAMP)  ## Troubles under a real Prometheus: what fires, and pictures of the dashboards in docs.
+	$(BIN)/python -m pytest tests/monitoring --timeout 1800
 
 soak: $(STAMP)  ## Minutes of chaos: processes killed every two seconds, Redis wiped, the store away.
 	SOAK=long $(BIN)/python -m pytest tests/acceptance/test_soak.py
