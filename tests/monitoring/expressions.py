@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-__all__ = ["DASHBOARDS", "RULES", "alerts", "filled", "panels", "read_dashboards"]
+__all__ = ["DASHBOARDS", "RULES", "alerts", "filled", "marks", "panels", "read_dashboards"]
 
 _FILES = Path(__file__).parents[2] / "helm" / "coldfusion" / "files"
 DASHBOARDS = _FILES / "dashboards"
@@ -32,6 +32,21 @@ def panels(dashboard: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for panel in dashboard["panels"]:
         yield panel
         yield from panel.get("panels") or ()
+
+
+def marks(dashboard: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What is marked in its graphs (annotations), each as a panel with one query."""
+    return [
+        {
+            "title": item["name"],
+            "interval": item.get("step"),
+            "targets": [{"refId": "A", "expr": item["expr"]}],
+            "color": item["iconColor"],
+            "enable": item["enable"],
+        }
+        for item in dashboard["annotations"]["list"]
+        if "expr" in item
+    ]
 
 
 def alerts(rules: str) -> dict[str, str]:

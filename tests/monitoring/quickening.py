@@ -8,15 +8,16 @@ from typing import Any
 
 import yaml
 
-__all__ = ["quickened", "seconds_of", "shortened"]
+__all__ = ["quickened", "quickened_expr", "seconds_of", "shortened"]
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31536000}
 _DURATION = r"(?:\d+(?:ms|[smhdwy]))+"
 _PART = re.compile(r"(\d+)(ms|[smhdwy])")
 # A string, which is left as it is; or the durations of a range, of a subquery and of an offset.
+# A range may be a variable of a dashboard.
 _PLACES = re.compile(
     rf"""(?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|`[^`]*`)
-    |\[\s*(?P<range>{_DURATION})\s*(?::\s*(?P<step>{_DURATION})?\s*)?\]
+    |\[\s*(?P<range>{_DURATION}|\$\w+)\s*(?::\s*(?P<step>{_DURATION})?\s*)?\]
     |\boffset\s+(?P<sign>-?)\s*(?P<offset>{_DURATION})""",
     re.VERBOSE,
 )
@@ -40,15 +41,23 @@ def shortened(duration: str, factor: float, least_seconds: float = 0) -> str:
     return f"{round(after * 1000)}ms"
 
 
-def _quickened_expr(expr: str, factor: float, least_seconds: float) -> str:
-    """An expression that looks back a shorter time: its ranges, subqueries and offsets."""
+def quickened_expr(expr: str, factor: float, least_seconds: float) -> str:
+    """An expression that looks back a shorter time: its ranges, subqueries and offsets.
+
+    Args:
+        expr: PromQL, perhaps with variables of Grafana, which are left as they are.
+        factor: by which its durations are divided.
+        least_seconds: what no range becomes shorter than.
+    """
 
     def short(match: re.Match[str]) -> str:
         if match["string"]:
             return match[0]
         if match["offset"]:
             return f"offset {match['sign']}{shortened(match['offset'], factor)}"
-        length = shortened(match["range"], factor, least_seconds)
+        length = match["range"]
+        if not length.startswith("$"):
+            length = shortened(length, factor, least_seconds)
         if ":" not in match[0]:
             return f"[{length}]"
         step = shortened(match["step"], factor, min(1, least_seconds)) if match["step"] else ""
@@ -91,6 +100,6 @@ def _quicken(
     for before, after in parts.items():
         assert before in rule["expr"], f"{rule['alert']}: {before!r} is not in it"
         rule["expr"] = rule["expr"].replace(before, after)
-    rule["expr"] = _quickened_expr(rule["expr"], factor, least_seconds)
+    rule["expr"] = quickened_expr(rule["expr"], factor, least_seconds)
     if "for" in rule:
         rule["for"] = shortened(rule["for"], factor)

@@ -14,7 +14,7 @@ from coldfusion_queue.records import Hyperparameters, Policy
 from tests.acceptance.world import eventually
 from tests.monitoring.stage import Stage
 
-__all__ = ["ENVIRONMENT", "FACTOR", "REPOSITORY", "REWRITTEN", "Story", "finetuners"]
+__all__ = ["ENVIRONMENT", "FACTOR", "REPOSITORY", "REWRITTEN", "SITE", "Story", "finetuners"]
 
 REPOSITORY = "words"
 
@@ -24,7 +24,9 @@ FACTOR = 100
 #: What is no duration in rules, and would take hours or many gigabytes.
 REWRITTEN: Mapping[str, Mapping[str, str]] = {
     "ColdFusionPendingTooOld": {"+ 3600": "+ 20"},
-    "ColdFusionBucketGrowth": {"offset 1w": "offset 1h", "10 * 2^30": "300 * 2^20"},
+    "ColdFusionBucketGrowth": {
+        **{"offset 1w": "offset 3h", "> 2 * sum": "> 1.1 * sum", "10 * 2^30": "1000 * 2^20"},
+    },
 }
 
 ENVIRONMENT = {
@@ -83,8 +85,6 @@ class Story:
             self.gate()
         with self._part("outages"):
             self.outages()
-        with self._part("growth"):
-            self.growth()
         with self._part("peace"):
             self.peace()
 
@@ -104,9 +104,9 @@ class Story:
         stage = self.stage
         stage.begin(_POLICY)
         stage.up()
-        for name in ("wordnet_noun", "wordnet_verb", "debian_language"):
+        for name in ("wordnet_noun", "wordnet_verb"):  # one for each worker: nothing waits
             self.datasets[name] = stage.upload(name, 400, 200)
-            stage.submit(name.replace("_", "-"), self.datasets[name], _SHORT, turns=4)
+            stage.submit(name.replace("_", "-"), self.datasets[name], _SHORT, turns=6)
         self.evaluate()
         eventually(lambda: stage.version() >= 1, 90)
         eventually(lambda: not stage.prometheus.firing(), 60)
@@ -119,8 +119,7 @@ class Story:
 
     def evaluate(self) -> None:
         """Measure the newest base version on two datasets."""
-        names = list(self.datasets.values())[:2]
-        options = [text for name in names for text in ("--dataset", name)]
+        options = [text for name in self.datasets.values() for text in ("--dataset", name)]
         self.stage.run("evaluate", *options, "--set", "max_length=32", "--wait")
 
     # --- troubles -----------------------------------------------------------------------------
@@ -143,22 +142,17 @@ class Story:
     def deaths(self) -> None:
         """Workers are killed in the middle of turns, one hangs, a site has none at all."""
         stage = self.stage
-        for number in range(3):
-            self._submit(f"diverges-{number}", _DIVERGING)
-        stage.world.submit("site:notes", "--site", "lab")
+        self._submit_private("lab")
         with stage.frozen_children("finetune-3"):
-            for _ in range(3):
-                stage.world.submit("site:notes", "--site", SITE)
+            for number in range(3):
+                self._submit_private(SITE)
+                self._submit(f"diverges-{number}", _DIVERGING)
             stage.wait_firing("ColdFusionFinetunesFailing")
-            stage.kill("fusion")
             self._submit("quick", _SHORT, turns=2)
-            self._submit("long", _LONG)
-            eventually(lambda: any(stage.world.store.list(f"{REPOSITORY}/checkpoints/")), 60)
-            for _ in range(5):
-                eventually(lambda: stage.is_training("finetune-1"), 60)
-                stage.kill_children("finetune-1")
-            stage.wait_firing("ColdFusionTasksRequeued")
-            eventually(lambda: stage.is_training("finetune-1"), 60)
+            eventually(lambda: stage.repository.inbox.count() >= 1, 60)
+            stage.kill("fusion")
+            long = [self._submit(f"long-{number}", _LONG) for number in range(2)]
+            self._kill_until_it_is_told()
             stage.kill("finetune-1")
             stage.wait_firing(
                 "ColdFusionWorkerLost",
@@ -167,19 +161,43 @@ class Story:
                 "ColdFusionNoFusion",
                 "ColdFusionPendingTooOld",
             )
+        for name in long:
+            stage.repository.submissions.cancel(name)
         stage.up()
+        eventually(lambda: not stage.prometheus.query("sum(coldfusion_leases) > 0"), 90)
+
+    def _kill_until_it_is_told(self) -> None:
+        """Kill what trains, in the middle, for as long as nobody is told that it happens."""
+        stage, workers = self.stage, ("finetune-1", "finetune-2")
+        eventually(lambda: any(stage.world.store.list(f"{REPOSITORY}/checkpoints/")), 60)
+        lost = 'coldfusion_requeues_total{reason="worker_lost"}'
+        while "ColdFusionTasksRequeued" not in stage.prometheus.firing():
+            eventually(lambda: all(map(stage.is_training, workers)), 60)
+            before = stage.prometheus.value(lost) or 0
+            for name in workers:
+                stage.kill_children(name)
+            eventually(lambda before=before: (stage.prometheus.value(lost) or 0) >= before + 2, 60)
+
+    def _submit_private(self, site: str) -> None:
+        """Submit data that is at a site, whether anybody is there or not."""
+        how = ("epochs=1", "max_examples=100", "batch_size=16", "max_length=32")
+        options = [text for pair in how for text in ("--set", pair)]
+        self.stage.world.submit("site:notes", "--site", site, *options)
 
     def _submit(self, contributor: str, how: Hyperparameters, turns: int = 1) -> str:
-        return self.stage.submit(contributor, self.datasets["debian_language"], how, turns)
+        return self.stage.submit(contributor, self.datasets["wordnet_verb"], how, turns)
 
     def gate(self) -> None:
-        """A fused model waits for a gate that nobody measures; then it passes."""
+        """A fused model waits for a gate that nobody measures, and somebody fills the bucket."""
         stage = self.stage
+        for number in range(5):
+            orphan = f"{REPOSITORY}/contributions/orphan-{number}"
+            stage.world.store.put(orphan, bytes(300 * 2**20))
         stage.run("policy", "--set", f"gate_datasets={self.datasets['wordnet_noun']}")
         stage.kill("evaluation")
         for name in ("gated-a", "gated-b"):
             self._submit(name, _SHORT)
-        stage.wait_firing("ColdFusionCandidateStuck")
+        stage.wait_firing("ColdFusionCandidateStuck", "ColdFusionBucketGrowth")
         before = stage.version()
         stage.up()
         eventually(lambda: stage.version() > before, 90)
@@ -196,19 +214,15 @@ class Story:
             stage.up()
             eventually(lambda: stage.prometheus.value("coldfusion_up") == 1, 60)
 
-    def growth(self) -> None:
-        """Somebody puts large files where contributions are."""
-        stage = self.stage
-        key = f"{REPOSITORY}/contributions/"
-        for number in range(4):
-            stage.world.store.put(f"{key}orphan-{number}", bytes(300 * 2**20))
-        stage.wait_firing("ColdFusionBucketGrowth")
-
     # --- peace --------------------------------------------------------------------------------
 
     def peace(self) -> None:
-        """What was mended is known to be mended; what was lost within the hour is still told."""
+        """What was mended is known to be mended, and there is work again."""
         over = {"Unreachable", "NoFusion", "StoreErrors", "BrokerErrors", "WorkerLost"}
         over |= {"CandidateStuck", "DeviceIdle", "FinetunesFailing", "TasksRequeued"}
         names = {f"ColdFusion{name}" for name in over}
+        for number in range(2):
+            self._submit(f"again-{number}", _LONG)
+        workers = ("finetune-1", "finetune-2")
+        eventually(lambda: all(map(self.stage.is_training, workers)), 60)
         eventually(lambda: not names & self.stage.prometheus.firing(), 120)

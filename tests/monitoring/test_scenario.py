@@ -12,14 +12,22 @@ from pathlib import Path
 import pytest
 
 from coldfusion_queue.metrics.catalogue import CATALOGUE
-from tests.monitoring.checking import answers, complaints
+from tests.monitoring.checking import answers, choices, complaints
 from tests.monitoring.drawing.frames import Asked
 from tests.monitoring.drawing.page import draw, variables
 from tests.monitoring.expressions import RULES, alerts, read_dashboards
 from tests.monitoring.prometheus import Series, running_prometheus
 from tests.monitoring.quickening import quickened
 from tests.monitoring.stage import open_stage
-from tests.monitoring.story import ENVIRONMENT, FACTOR, REPOSITORY, REWRITTEN, Story, finetuners
+from tests.monitoring.story import (
+    ENVIRONMENT,
+    FACTOR,
+    REPOSITORY,
+    REWRITTEN,
+    SITE,
+    Story,
+    finetuners,
+)
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 
@@ -34,9 +42,8 @@ CAUSED: Mapping[str, Set[str]] = {
         *("FinetunesFailing", "TasksRequeued", "WorkerLost", "QueueGrowing", "DeviceIdle"),
         *("NoFusion", "PendingTooOld"),
     },
-    "gate": {"CandidateStuck"},
+    "gate": {"CandidateStuck", "BucketGrowth"},
     "outages": {"Unreachable", "StoreErrors", "BrokerErrors"},
-    "growth": {"BucketGrowth"},
     "peace": set(),
 }
 
@@ -64,7 +71,7 @@ def asked(story: Story) -> Asked:
     start, end = story.parts["quiet"][0], time.time()
     seconds = end - start
     chosen = variables(REPOSITORY, seconds)
-    return Asked(story.stage.prometheus, start, end, max(1, seconds / 400), chosen, FACTOR)
+    return Asked(story.stage.prometheus, start, end, max(1, seconds / 400), chosen, factor=FACTOR)
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +104,14 @@ def test_rules_are_evaluated_without_errors(story: Story) -> None:
 
 def test_every_query_of_every_panel_has_data(found: dict[str, list[Series]]) -> None:
     assert {name for name, series in found.items() if not series} == EMPTY.keys()
+
+
+def test_variables_have_what_can_be_chosen(asked: Asked) -> None:
+    for dashboard in read_dashboards().values():
+        found = choices(dashboard, asked)
+        assert found["repository"] == {REPOSITORY}
+        assert found["namespace"] == set()  # there is none outside of a cluster
+        assert found.get("site", {SITE, "lab"}) == {SITE, "lab"}
 
 
 def test_every_metric_of_the_catalogue_has_a_series(story: Story, asked: Asked) -> None:

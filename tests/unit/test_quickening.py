@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from tests.monitoring.quickening import quickened, seconds_of, shortened
+from tests.monitoring.quickening import quickened, quickened_expr, seconds_of, shortened
 
 RULES = """
 groups:
@@ -52,6 +52,15 @@ def test_ranges_subqueries_and_offsets_become_shorter_and_strings_and_numbers_do
     )
 
 
+def test_variables_of_a_dashboard_are_left_as_they_are() -> None:
+    expr = "max_over_time(x[$__range:1m]) - rate(y[$__rate_interval] offset $__interval) + z[5m]"
+
+    assert quickened_expr(expr, 60, 5) == (
+        "max_over_time(x[$__range:1000ms]) - rate(y[$__rate_interval] offset $__interval)"
+        " + z[5000ms]"
+    )
+
+
 def test_alerts_wait_a_shorter_time_and_groups_have_the_common_interval() -> None:
     (group,) = yaml.safe_load(quickened(RULES, 60, 5))["groups"]
 
@@ -59,15 +68,17 @@ def test_alerts_wait_a_shorter_time_and_groups_have_the_common_interval() -> Non
     assert "interval" not in group
 
 
-def test_a_threshold_of_seconds_is_written_otherwise_where_it_is_asked_for() -> None:
-    text = quickened(RULES, 60, 5, {"Waits": ("> 1800", "> 30")})
+def test_what_is_no_duration_is_written_otherwise_where_it_is_asked_for() -> None:
+    text = quickened(RULES, 60, 5, {"Waits": {"> 1800": "> 30"}})
 
     assert "> 30 and" in exprs(text)[0]
 
 
 @pytest.mark.parametrize(
-    "thresholds", [{"Waits": ("> 1801", "> 30")}, {"Sleeps": ("> 1800", "> 30")}]
+    "rewritten", [{"Waits": {"> 1801": "> 30"}}, {"Sleeps": {"> 1800": "> 30"}}]
 )
-def test_a_threshold_that_is_not_there_is_an_error(thresholds: dict[str, tuple[str, str]]) -> None:
+def test_a_part_to_rewrite_that_is_not_there_is_an_error(
+    rewritten: dict[str, dict[str, str]],
+) -> None:
     with pytest.raises(AssertionError, match=r"not in it|no such alerts"):
-        quickened(RULES, 60, 5, thresholds)
+        quickened(RULES, 60, 5, rewritten)

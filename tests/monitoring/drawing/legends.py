@@ -11,6 +11,7 @@ from tests.monitoring.drawing.fields import Field, reduced
 __all__ = ["legend"]
 
 _ROW = 18
+_HEADS = {"lastNotNull": "Last *", "max": "Max", "min": "Min", "mean": "Mean", "sum": "Total"}
 
 
 def legend(
@@ -25,6 +26,7 @@ def legend(
     if options.get("showLegend") is False or options.get("displayMode") == "hidden":
         return box
     calcs = list(options.get("calcs") or ())
+    fields, colours = _ordered(fields, colours, options)
     lines = [_line(item, calcs) for item in fields]
     if options.get("placement") == "right":
         width = min(
@@ -42,6 +44,20 @@ def legend(
     return box.inset(0, 0, 0, rows * _ROW + 4)
 
 
+def _ordered(
+    fields: Sequence[Field], colours: Sequence[str], options: Mapping[str, Any]
+) -> tuple[Sequence[Field], Sequence[str]]:
+    """Series in the order that the legend asks for, each with its colour."""
+    calc = next((calc for calc, head in _HEADS.items() if head == options.get("sortBy")), None)
+    if calc is None:
+        return fields, colours
+    values = [reduced(item.series.values, calc) for item in fields]
+    order = sorted(
+        range(len(fields)), key=values.__getitem__, reverse=bool(options.get("sortDesc"))
+    )
+    return [fields[index] for index in order], [colours[index] for index in order]
+
+
 def _line(item: Field, calcs: Iterable[str]) -> list[str]:
     return [item.name, *(item.look.text(reduced(item.series.values, calc)) for calc in calcs)]
 
@@ -53,10 +69,9 @@ def _legend_table(
     colours: Sequence[str],
     calcs: Sequence[str],
 ) -> None:
-    heads = {"lastNotNull": "Last *", "max": "Max", "min": "Min", "mean": "Mean", "sum": "Total"}
     right = box.x + box.width - 8
     for index, calc in enumerate(reversed(calcs)):
-        text = heads.get(calc, calc)
+        text = _HEADS.get(calc, calc)
         canvas.text(right - 75 * index, box.y + 8, text, pixels=11, colour="#6E9FFF", ha="right")
     shown = max(1, int(box.height / _ROW) - 1)
     for row, (line, shade) in enumerate(zip(lines[:shown], colours, strict=False), start=1):

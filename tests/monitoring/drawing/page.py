@@ -9,14 +9,17 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tests.monitoring.drawing.canvas import DIM, Box, Canvas
 from tests.monitoring.drawing.cells import heatmap, timeline
+from tests.monitoring.drawing.fields import colour
 from tests.monitoring.drawing.frames import Asked
 from tests.monitoring.drawing.numbers import bar_gauge, stat, table
 from tests.monitoring.drawing.plots import time_series
+from tests.monitoring.expressions import marks
 from tests.monitoring.prometheus import Prometheus
 
 __all__ = ["draw", "variables"]
@@ -62,6 +65,7 @@ def draw(dashboard: Mapping[str, Any], asked: Asked, path: Path) -> None:
     Raises:
         KeyError: a kind of panel, a unit or a transformation that is not known here.
     """
+    asked = replace(asked, marks=_marks(dashboard, asked))
     placed = list(_placed(dashboard))
     rows = max(y + height for _, y, height in placed)
     canvas = Canvas(_WIDTH, _TOP + rows * _UNIT + _GAP)
@@ -71,6 +75,16 @@ def draw(dashboard: Mapping[str, Any], asked: Asked, path: Path) -> None:
         x, width = _GAP + place["x"] * column, place["w"] * column - _GAP
         _panel(canvas, Box(x, _TOP + y * _UNIT, width, height * _UNIT - _GAP), panel, asked)
     canvas.save(path)
+
+
+def _marks(dashboard: Mapping[str, Any], asked: Asked) -> list[tuple[float, str]]:
+    return [
+        (time, colour(mark["color"]))
+        for mark in marks(dashboard)
+        if mark["enable"]
+        for series in asked.of_panel(mark).series(mark["targets"][0])
+        for time in series.times
+    ]
 
 
 def _placed(dashboard: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], int, int]]:

@@ -15,6 +15,7 @@ from tests.monitoring.drawing.fields import CLASSIC, Field, Look, colour, reduce
 from tests.monitoring.drawing.frames import Asked, fields_of
 from tests.monitoring.drawing.legends import legend
 from tests.monitoring.drawing.scales import AXIS_WIDTH, nothing, on_grid, steps, time_axis
+from tests.monitoring.drawing.units import scale_of
 
 __all__ = ["time_series"]
 
@@ -33,6 +34,8 @@ def time_series(canvas: Canvas, box: Box, panel: Mapping[str, Any], asked: Asked
     stacks: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(len(grid)))
     for item, shade in zip(fields, colours, strict=True):
         _draw(axes, item, shade, grid, stacks)
+    for time, shade in asked.marks:
+        axes.axvline(time, color=shade, linestyle=":", linewidth=1)
     _thresholds(axes, fields[0].look)
     _value_axis(axes, fields[0].look)
     time_axis(axes, asked, room.width)
@@ -104,6 +107,8 @@ def _value_axis(axes: Axes, look: Look) -> None:
     if look.most is not None:
         high = look.most
     axes.set_ylim(low, high if high > low else low + 1)
-    integer = look.unit in ("short", "none", "") and look.decimals == 0
-    axes.yaxis.set_major_locator(MaxNLocator(5, integer=integer))
+    low, high = axes.get_ylim()
+    scale = scale_of(high, look.unit)
+    ticks = MaxNLocator(5).tick_values(low / scale, high / scale) * scale
+    axes.set_yticks([tick for tick in ticks if low <= tick <= high])
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: look.text(value)))

@@ -47,7 +47,7 @@ def time_axis(axes: Axes, asked: Asked, pixels: float) -> None:
     start, end = asked.start, asked.end
     axes.set_xlim(start, end)
     steps = (5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 3 * 3600, 6 * 3600, 86400)
-    step = next((item for item in steps if (end - start) / item <= pixels / 80), steps[-1])
+    step = next((item for item in steps if (end - start) / item <= pixels / 66), steps[-1])
     # None so near to the end that it would be written beyond it.
     last = end - 30 * (end - start) / pixels
     ticks = np.arange(math.ceil(start / step) * step, last, step)

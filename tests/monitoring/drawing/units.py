@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["KNOWN_UNITS", "written"]
+__all__ = ["KNOWN_UNITS", "scale_of", "written"]
 
 _SHORT = ("", " K", " Mil", " Bil", " Tri")
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -64,6 +64,16 @@ def written(value: float, unit: str = "", decimals: int | None = None) -> str:
         return _digits(value, decimals)
     text = _scaled(value, _SHORT, 1000, decimals)
     return f"{text} {_RATES[unit]}" if unit in _RATES else text
+
+
+def scale_of(value: float, unit: str) -> float:
+    """What a value of this size is counted in, so that marks on an axis are round numbers of it."""
+    if unit == "s":
+        return max(size for limit, _, size in _SECONDS if limit <= 1 or abs(value) >= size)
+    base = {"bytes": 1024, "binBps": 1024, "decbytes": 1000, "Bps": 1000}.get(unit)
+    if base is None or abs(value) < base:
+        return 1
+    return float(base ** math.floor(math.log(abs(value), base)))
 
 
 def _bytes(value: float, unit: str, decimals: int | None) -> str:
