@@ -134,20 +134,28 @@ def test_a_new_way_is_told_of_when_most_of_the_last_versions_were_measured_by_it
 def test_the_gates_probe_is_told_of_only_where_nothing_else_is_as_frequent(
     history: History,
 ) -> None:
-    policy = Policy(gate_datasets=("d",))
-    (probe,) = gate_specs(policy)
-    changes: dict[str, Any] = {
-        name: getattr(probe, name) for name in ("split", "max_scored_examples", "hyperparameters")
-    }
+    datasets = ("a", "b", "c", "d", "e", "f")
+    policy = Policy(gate_datasets=datasets)
+
+    def probe(base: BaseVersion, score: float) -> None:
+        for spec in gate_specs(policy):
+            names = ("split", "max_scored_examples", "hyperparameters")
+            changes: dict[str, Any] = {name: getattr(spec, name) for name in names}
+            history.evaluate(base, spec.dataset_id, score, **changes)
+
+    def expected(score: float, version: int) -> Found:
+        return {(name, "frozen"): (score, version) for name in datasets}
+
     first = fuse(history)
-    history.evaluate(first, "d", 0.5, **changes)
-    assert quality(history, policy=policy) == {("d", "frozen"): (0.5, 1)}
-    history.evaluate(first, "d", 0.9)
-    assert quality(history, policy=policy) == {("d", "frozen"): (0.9, 1)}
+    probe(first, 0.5)
+    assert quality(history, policy=policy) == expected(0.5, 1)
+    for name in datasets:
+        history.evaluate(first, name, 0.9)
+    assert quality(history, policy=policy) == expected(0.9, 1)
 
-    history.evaluate(fuse(history), "d", 0.6, **changes)
+    probe(fuse(history), 0.6)
 
-    assert quality(history, policy=policy) == {("d", "frozen"): (0.6, 2)}
+    assert quality(history, policy=policy) == expected(0.6, 2)
 
 
 def test_datasets_beyond_the_limit_are_those_that_were_evaluated_long_ago(history: History) -> None:
