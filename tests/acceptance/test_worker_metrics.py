@@ -33,6 +33,7 @@ QUICK = {
     "COLDFUSION_CHECKPOINT_SECONDS": "0.000001",
     "COLDFUSION_POOL": "a100",
 }
+TURN_OF_24_STEPS = ("--set", "epochs=8", "--set", "batch_size=8", "--set", "max_length=16")
 _numbers = itertools.count()
 LONG_TURN = ("--set", "epochs=15", "--set", "batch_size=8", "--set", "max_length=16")
 
@@ -171,9 +172,9 @@ def test_a_device_is_busy_or_idle_and_both_add_up_to_the_time_that_passes(
     data = write_rows(world.data / "counted.jsonl", rows("single"))
     looks = [look()]
     with slow_training(injector, STEP_SECONDS):
-        world.submit(data, *LONG_TURN, "--name", "counted")
-        eventually(lambda: (worker.scrape().get("coldfusion_trained_examples_total") or 0) > 0)
-        for _ in range(10):
+        submission = world.submit(data, *TURN_OF_24_STEPS, "--name", "counted")
+        eventually(lambda: world.progress(submission).get("phase") == "training")
+        while world.progress(submission)["phase"] == "training":
             looks.append(look())
             time.sleep(0.2)
     eventually(lambda: worker.scrape().get("coldfusion_finetunes_total", outcome="committed") == 1)
@@ -184,8 +185,8 @@ def test_a_device_is_busy_or_idle_and_both_add_up_to_the_time_that_passes(
         # A report comes after the step in which it is due; a second more for a busy machine.
         slack = REPORT_SECONDS + STEP_SECONDS + 1
         assert busy_now + idle_now - busy - idle == pytest.approx(now - began, abs=slack)
-    assert looks[-1][1] - busy >= 45 * STEP_SECONDS  # all steps of the turn
-    assert looks[-2][2] == pytest.approx(looks[1][2], abs=0.01)  # not idle while it trains
+    assert looks[-1][1] - busy >= 24 * STEP_SECONDS
+    assert looks[-3][2] == pytest.approx(looks[1][2], abs=0.01)  # not idle while it trains
 
 
 # --- who is there -------------------------------------------------------------------------------
@@ -212,10 +213,10 @@ def test_a_worker_that_stops_in_order_is_not_lost(worker: Scraper, world: World)
 def test_a_worker_that_loses_its_broker_is_there_again_as_soon_as_it_is_back(
     worker: Scraper, world: World
 ) -> None:
-    assert disconnect_others(world.redis) > 1
-
     began = time.monotonic()
     while time.monotonic() < began + 2 * LEASE_SECONDS:
+        if time.monotonic() < began + 1:  # the libraries try once more by themselves
+            disconnect_others(world.redis)
         assert worker.silence(world) < LEASE_SECONDS
         time.sleep(0.05)
     assert any("onnection" in item["message"] for item in world.events(worker.name))
@@ -238,7 +239,7 @@ def test_workers_of_every_queue_say_that_they_are_there(
     assert members(world, queue) == {}
 
 
-def disconnect_others(client: redis.Redis) -> int:
+def disconnect_others(client: redis.Redis) -> None:
     """Close every connection to this database but the client's own, as a broken network does."""
     mine, database = client.client_id(), client.connection_pool.connection_kwargs["db"]
     listed: list[dict[str, str]] = client.client_list()  # type: ignore[assignment]
@@ -246,4 +247,3 @@ def disconnect_others(client: redis.Redis) -> int:
     others.remove(str(mine))
     for name in others:
         client.client_kill_filter(_id=name)
-    return len(others)
