@@ -142,7 +142,9 @@ class FusionJob:
         """
         if isinstance(step, Survey):
             return _packed(self._fusion.survey(step, file))
-        return self._upload(step, file).to_bytes()
+        made = self._upload(step, file)
+        self.meter.on_written(made.model.num_bytes + (made.state.num_bytes if made.state else 0))
+        return made.to_bytes()
 
     def after(self, step: Survey, results: Sequence[bytes]) -> Step:
         """The step after a survey whose pieces are done, given their results in order.
@@ -198,7 +200,7 @@ class FusionJob:
         if self._method.decay is None:
             parts = self.meter.each(Phase.COMPUTE, self._fusion.fuse(file, None, combination))
             with self.meter.during(Phase.WRITE):
-                model = self._store.put_stream(key, parts, self.meter.on_written)
+                model = self._store.put_stream(key, parts)
             return FusedFile(model=model, state=None)
         return self._upload_with_state(combination, file, key)
 
@@ -214,12 +216,10 @@ class FusionJob:
             def write(part: bytes) -> None:
                 with meter.during(Phase.WRITE):
                     state.write(part)
-                meter.on_written(len(part))
 
             before = open_state(self._store, self._base, name, write, meter.on_read)
             for part in meter.each(Phase.COMPUTE, self._fusion.fuse(file, before, combination)):
                 model.write(part)
-                meter.on_written(len(part))
             return FusedFile(model=model.finish(), state=state.finish())
 
 

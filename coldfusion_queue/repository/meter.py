@@ -35,7 +35,7 @@ class FusionMeter:
 
     Args:
         on_read: told how many bytes were read of a model.
-        on_written: told how many were written.
+        on_written: told how many were written, when a file is complete.
     """
 
     def __init__(
