@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
+from coldfusion_queue.library_logs import adopt_libraries
 from coldfusion_queue.log_ids import bound_ids
 from coldfusion_queue.outlines import outline
 from coldfusion_queue.redaction import Redaction
@@ -46,6 +47,7 @@ def configure_logs(settings: Settings) -> None:
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
     for noisy in ("urllib3", "httpx", "celery.utils.functional", "kombu", "filelock"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    adopt_libraries()
     logging.captureWarnings(True)
     sys.excepthook = _process_crashed
     threading.excepthook = _thread_crashed

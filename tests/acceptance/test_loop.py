@@ -364,8 +364,8 @@ def test_three_tasks_of_one_turn_make_one_contribution(world: World) -> None:
         for worker in ("finetune0", "finetune1")
     }
     assert sorted(events.values()) == [
-        ["turn_held", "turn_held"],
-        ["turn_started", "turn_committed"],
+        ["turn_held", "celery", "turn_held", "celery"],
+        ["turn_started", "training_began", "training_ended", "turn_committed", "celery"],
     ]
     # And one contribution is there, with one attempt's files
     files = [key for key in world.objects() if f"/contributions/{submission}" in key]

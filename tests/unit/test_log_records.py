@@ -6,6 +6,7 @@ import ast
 import io
 import json
 import logging
+import subprocess
 import sys
 import threading
 import warnings
@@ -48,6 +49,7 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[Configured]:
     root.handlers, root.level = handlers, level
     sys.excepthook, threading.excepthook = hooks
     logging.captureWarnings(False)
+    logging.setLoggerClass(logging.Logger)
     bind({})
 
 
@@ -193,6 +195,28 @@ def test_records_of_libraries_have_an_event_too(records: Records) -> None:
     assert [item["event"] for item in records()] == ["celery", "celery", "library"]
     assert records()[0]["task"] == "t2"
     assert "row of data" not in json.dumps(records())
+
+
+def test_libraries_with_handlers_of_their_own_write_as_all_others_do() -> None:
+    # In a process of its own: they are as they are when they are imported, before us or after.
+    program = """
+import logging, huggingface_hub
+from coldfusion_queue.logs import configure_logs
+from coldfusion_queue.settings import load_settings
+configure_logs(load_settings(log_format="json"))
+import datasets, torch, torch._dynamo, transformers
+for name in ("datasets", "huggingface_hub", "torch", "torch._dynamo", "transformers.x"):
+    logging.getLogger(name).warning("from %s", name)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+
+    written = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [item["message"] for item in written if item["message"].startswith("from ")] == [
+        *("from datasets", "from huggingface_hub", "from torch", "from torch._dynamo"),
+        "from transformers.x",
+    ]
 
 
 def test_warnings_are_records(records: Records) -> None:

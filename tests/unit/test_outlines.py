@@ -60,6 +60,7 @@ def _root_logger() -> Iterator[None]:
     root.handlers, root.level = handlers, level
     sys.excepthook, threading.excepthook = hooks
     logging.captureWarnings(False)
+    logging.setLoggerClass(logging.Logger)
 
 
 @pytest.mark.usefixtures("_root_logger")
