@@ -318,7 +318,7 @@ _cost = _Section("What does an iteration cost?", "fusion worker")
 
 FUSIONS = _cost.counter(
     "coldfusion_fusions",
-    "Fusions that were due and began, by how they ended.",
+    "Fusions that were due and began, by how they ended; judging a candidate is none.",
     labels=("outcome",),
     values="outcome: committed, candidate, lost, failed",
 )
@@ -336,10 +336,12 @@ FUSION_PHASE = _cost.histogram(
     buckets=_FUSION_SECONDS,
 )
 FUSION_READ = _cost.counter(
-    "coldfusion_fusion_read_bytes", "Bytes of contributions and base models that fusions read."
+    "coldfusion_fusion_read_bytes",
+    "Bytes of contributions, base models and momentum that fusions read, to inspect and to fuse.",
 )
 FUSION_WRITTEN = _cost.counter(
-    "coldfusion_fusion_written_bytes", "Bytes of base models that fusions wrote."
+    "coldfusion_fusion_written_bytes",
+    "Bytes of base models and momentum that fusions wrote, when a file is complete.",
 )
 STORED_BYTES = _cost.gauge(
     "coldfusion_stored_bytes",
