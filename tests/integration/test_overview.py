@@ -283,14 +283,15 @@ def test_leases_are_told_of_what_a_worker_runs_and_not_of_what_it_prepares(
     evaluation = f"{'0' * 32}.d.frozen-0-abcdef01"
     another = settings.model_copy(update={"repository": "another"})
     with make_app(settings) as app:
-        TurnSender(app, client, another, "another").send("s", 1)
+        TurnSender(app, client, another, "another").send("namesake", 1)
         EvaluationSender(app, client, settings, settings.repository).send(evaluation)
     sender.send("s", 1)
     sender.send("s", 2)
     keys = RedisKeys(settings.repository)
     trainer = TurnLeases(client, keys, "gpu-1", 60).hold("s.t00001")
     evaluator = TurnLeases(client, keys, "cpu-1", 60).hold(evaluation)
-    other = TurnLeases(client, RedisKeys("another"), "gpu-2", 60).hold("s.t00001")
+    # Ours of that name is on nobody's hands: its worker died, and its lease will end.
+    other = TurnLeases(client, keys, "gpu-2", 60).hold("namesake.t00001")
     queues = ("finetune", "finetune", "finetune", EVALUATION_QUEUE)
 
     with taken(settings, *queues), trainer, evaluator, other:
