@@ -6,6 +6,7 @@ ones; its broker has a queue and workers, of which some fell silent.
 
     scrape_seconds     p50, p95 and the slowest, with a pause after each
     hurried_seconds    the same without: then a scrape meets the evaluations being listed for it
+    cpu_seconds        of the exporter for one scrape, with what it reads after it for the next
     requests           of one scrape, by what was counted at the exporter: to store and to broker
     floor_seconds      the longest chain of requests that wait for each other, with nothing beside
                        it: newest ledger entry, then listing of the inbox
@@ -108,8 +109,15 @@ class Scraped:
         figures = {"p50": cuts[9], "p95": cuts[18], "max": max(found)}
         return {name: round(value, 4) for name, value in figures.items()}
 
-    def requests(self, number: int, pause_seconds: float) -> dict[str, float]:
+    def cpu_seconds(self, number: int, pause_seconds: float) -> float:
         """Of one scrape, with what is read after it for the next."""
+        before = psutil.Process(self._process.pid).cpu_times()
+        self.seconds(number, pause_seconds)
+        after = psutil.Process(self._process.pid).cpu_times()
+        return round((after.user + after.system - before.user - before.system) / number, 4)
+
+    def requests(self, number: int, pause_seconds: float) -> dict[str, float]:
+        """The same."""
         _, before = self.scrape()
         time.sleep(pause_seconds)
         for _ in range(number - 1):
@@ -235,6 +243,7 @@ def measure(
             "pending": len(site.pending),
             "scrape_seconds": exporter.seconds(number, pause_seconds),
             "hurried_seconds": exporter.seconds(number, 0),
+            "cpu_seconds": exporter.cpu_seconds(number // 5, pause_seconds),
             "requests": exporter.requests(5, pause_seconds),
             "floor_seconds": round(floor(site.repository, number), 4),
             "caught_up_seconds": round(caught_up, 2),

@@ -64,7 +64,7 @@ class WholeHistory:
         self._count = LedgerCount(bounds)
         self._lock = threading.Lock()
         self._catching_up, self._evaluating = _Background("ledger"), _Background("quality")
-        self._quality_reader = QualityReader()
+        self._quality_reader = QualityReader(lists_all=True)
         self._quality: tuple[Quality, ...] = ()
 
     def read(self, repository: Repository, newest: LedgerEntry) -> History:

@@ -25,8 +25,6 @@ __all__ = ["MAX_DATASETS", "QualityReader"]
 MAX_DATASETS = 50
 #: Newest versions that were measured on a dataset, by which the way is chosen.
 _LOOK_BACK = 16
-#: Versions up to which each one's evaluations are listed; of more, all that there are.
-_FEW_VERSIONS = 16
 _NUM_THREADS = 8
 
 
@@ -50,10 +48,15 @@ class QualityReader:
 
     A model that was withheld is no published version and is left out. A version that restores an
     older one has the scores of that.
+
+    Args:
+        lists_all: whether all evaluations are listed, because most of them are wanted; else those
+            of each version by itself.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, lists_all: bool = False) -> None:
         self._known: dict[str, Evaluation] = {}
+        self._lists_all = lists_all
 
     def read(
         self, repository: Repository, versions: Mapping[str, int], policy: Policy
@@ -69,7 +72,7 @@ class QualityReader:
             StoreUnavailableError: the store does not answer.
         """
         groups: dict[tuple[str, str], list[_Key]] = defaultdict(list)
-        for key in _keys(repository, versions):
+        for key in self._keys(repository, versions):
             groups[key.dataset_id, key.kind].append(key)
         gate = {(spec.dataset_id, spec.name) for spec in gate_specs(policy)}
         reading = _Reading(repository, self._known, gate)
@@ -77,6 +80,19 @@ class QualityReader:
             found = [item for item in threads.map(reading.newest, groups.values()) if item]
         self._known = reading.used
         return _of_last_datasets(found)
+
+    def _keys(self, repository: Repository, versions: Mapping[str, int]) -> Iterator[_Key]:
+        """Evaluations of these versions."""
+        keys, store = repository.keys, repository.store
+        by_prefix = {keys.evaluations(digest): version for digest, version in versions.items()}
+        prefixes = [keys.all_evaluations] if self._lists_all else list(by_prefix)
+        with ThreadPoolExecutor(_NUM_THREADS, "quality") as threads:
+            for found in threads.map(lambda prefix: list(store.list(prefix)), prefixes):
+                for item in found:
+                    model, dataset_id, name = item.key.rsplit("/", 2)
+                    version = by_prefix.get(f"{model}/")
+                    if version is not None:
+                        yield _Key(item.key, dataset_id, name.removesuffix(".json"), version)
 
 
 class _Reading:
@@ -126,19 +142,6 @@ class _Reading:
             return None
         self.used[key.object_key] = found
         return found
-
-
-def _keys(repository: Repository, versions: Mapping[str, int]) -> Iterator[_Key]:
-    """Evaluations of these versions."""
-    keys = repository.keys
-    by_prefix = {keys.evaluations(digest): version for digest, version in versions.items()}
-    prefixes = list(by_prefix) if len(by_prefix) <= _FEW_VERSIONS else [keys.all_evaluations]
-    for prefix in prefixes:
-        for item in repository.store.list(prefix):
-            model, dataset_id, name = item.key.rsplit("/", 2)
-            version = by_prefix.get(f"{model}/")
-            if version is not None:
-                yield _Key(item.key, dataset_id, name.removesuffix(".json"), version)
 
 
 def _but_the_seed(evaluation: Evaluation) -> EvaluationSpec:
