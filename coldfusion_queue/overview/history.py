@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -22,6 +23,9 @@ log = logging.getLogger(__name__)
 _NUM_THREADS = 8
 #: Entries that are read while somebody waits, because that takes no longer than all the rest.
 _FEW = 2 * _NUM_THREADS
+#: For how many times as long as it took, quality is not read anew. Evaluations of years are many to
+#: list; whatever their number, and however often somebody asks, a twentieth of the time goes there.
+_REST = 19
 
 
 class RecentHistory:
@@ -51,7 +55,8 @@ class WholeHistory:
 
     Nobody waits for what takes long: the ledger is caught up with in the background, and until
     that is done there is no tally, because of a smaller one it would seem that everything began
-    anew. Quality is that of the last time that it was read, which each read begins anew.
+    anew. Quality is that of the last time that it was read, which a read begins anew, unless that
+    was a moment ago for what it took.
 
     May be shared between threads.
 
@@ -63,7 +68,8 @@ class WholeHistory:
         self._bounds = bounds
         self._count = LedgerCount(bounds)
         self._lock = threading.Lock()
-        self._catching_up, self._evaluating = _Background("ledger"), _Background("quality")
+        self._catching_up = _Background("ledger")
+        self._evaluating = _Background("quality", _REST)
         self._quality_reader = QualityReader(lists_all=True)
         self._quality: tuple[Quality, ...] = ()
 
@@ -96,10 +102,17 @@ class WholeHistory:
 
 
 class _Background:
-    """Does one thing at a time in a thread that nobody waits for."""
+    """Does one thing at a time in a thread that nobody waits for.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        name: of the thread.
+        rest: how many times as long as the last thing took, none is begun after it.
+    """
+
+    def __init__(self, name: str, rest: float = 0) -> None:
         self._name = name
+        self._rest = rest
+        self._rests_until = 0.0
         self._thread: threading.Thread | None = None
 
     @property
@@ -107,15 +120,18 @@ class _Background:
         return self._thread is not None and self._thread.is_alive()
 
     def begin(self, work: Callable[[], None]) -> None:
-        """Do it, unless the last thing is not done yet."""
+        """Do it, unless the last thing is not done yet, or was done a moment ago."""
 
         def run() -> None:
+            begun = time.monotonic()
             try:
                 work()
             except ColdFusionError as error:  # the next read tries it again
                 log.warning("history not read: %s", error, extra={"event": "history_unread"})
+            now = time.monotonic()
+            self._rests_until = now + self._rest * (now - begun)
 
-        if not self.is_running:
+        if not self.is_running and time.monotonic() >= self._rests_until:
             self._thread = threading.Thread(target=run, daemon=True, name=self._name)
             self._thread.start()
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -148,6 +149,28 @@ def test_quality_is_that_of_the_last_time_and_is_read_for_the_next() -> None:
         0.7,
         1,
     )
+
+
+def test_what_takes_long_to_list_is_listed_seldom_however_often_somebody_asks() -> None:
+    history, whole = History(), WholeHistory(BOUNDS)
+    history.evaluate(history.fuse([history.contribution("anna")]), "d", 0.7)
+    listings, show = [], history.memory.list
+
+    def slow(prefix: str, *, recursive: bool = True) -> Iterator[Any]:
+        if prefix == history.keys.all_evaluations:
+            listings.append(time.monotonic())
+            time.sleep(0.1)
+        return show(prefix, recursive=recursive)
+
+    history.memory.list = slow  # type: ignore[method-assign]
+    ends = time.monotonic() + 1
+    while time.monotonic() < ends:
+        read(whole, history)
+        time.sleep(0.005)
+    assert len(listings) == 1
+
+    until(lambda: bool(read(whole, history)) and len(listings) > 1)
+    assert listings[1] - listings[0] >= 20 * 0.1
 
 
 def test_the_recent_past_is_the_last_entries_and_what_they_published() -> None:
