@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -25,7 +26,8 @@ FACTOR = 100
 REWRITTEN: Mapping[str, Mapping[str, str]] = {
     "ColdFusionPendingTooOld": {"+ 3600": "+ 20"},
     "ColdFusionBucketGrowth": {
-        **{"offset 1w": "offset 3h", "> 2 * sum": "> 1.1 * sum", "10 * 2^30": "1000 * 2^20"},
+        **{"offset 1w": "offset 3h", "> 2 * sum": "> 1.1 * sum", "10 * 2^30": "600 * 2^20"},
+        "offset 1d": "offset 2h",
     },
 }
 
@@ -57,7 +59,7 @@ def finetuners(private: Path) -> tuple[Mapping[str, str], ...]:
 
 
 _POLICY = Policy(
-    min_contributions=2, max_wait_seconds=10, retain_base_versions=2, retain_contributions=0
+    min_contributions=2, max_wait_seconds=10, retain_base_versions=2, retain_contributions=2
 )
 _SHORT = recipe.HYPERPARAMETERS.model_copy(update={"max_examples": 300, "learning_rate": 1e-4})
 _LONG = recipe.HYPERPARAMETERS.model_copy(update={"epochs": 40})
@@ -130,14 +132,28 @@ class Story:
         for number in range(5):
             stage.contribute_nonsense(f"crowd-{number}", 3)
         stage.wait_firing("ColdFusionRefusalsRising")
-        refused = next(item for item in stage.world.decisions() if item.outcome == "refused")
-        before = stage.version()
-        stage.run("contribute", refused.contribution_id, "--override", "to see what happens")
-        eventually(lambda: stage.version() > before, 60)
+        refused = next(item for item in stage.world.decisions()[::-1] if item.outcome == "refused")
+        reason = ("--override", "to see what happens", "--json")
+        said = json.loads(stage.run("contribute", refused.contribution_id, *reason))
+        eventually(lambda: self._version_with(said["contribution"]), 60)
         self.evaluate()
         stage.wait_firing("ColdFusionQualityDrop")
-        stage.run("rollback", before, "--reason", "the crowd's model is noise")
+        last_good = self._version_with(said["contribution"]) - 1
+        stage.run("rollback", last_good, "--reason", "the crowd's model is noise")
         self.evaluate()
+
+    def _version_with(self, contribution_id: str) -> int:
+        """The base version that a contribution was fused into; 0 if it was not yet."""
+        published = [entry.published for entry in self.stage.repository.ledger.entries()]
+        return next(
+            (
+                version.version
+                for version in published
+                if version is not None
+                and contribution_id in [item.contribution_id for item in version.fused]
+            ),
+            0,
+        )
 
     def deaths(self) -> None:
         """Workers are killed in the middle of turns, one hangs, a site has none at all."""
@@ -148,9 +164,9 @@ class Story:
                 self._submit_private(SITE)
                 self._submit(f"diverges-{number}", _DIVERGING)
             stage.wait_firing("ColdFusionFinetunesFailing")
-            self._submit("quick", _SHORT, turns=2)
-            eventually(lambda: stage.repository.inbox.count() >= 1, 60)
             stage.kill("fusion")
+            self._submit("quick", _SHORT, turns=2)
+            eventually(lambda: stage.repository.inbox.count() == 2, 90)
             long = [self._submit(f"long-{number}", _LONG) for number in range(2)]
             self._kill_until_it_is_told()
             stage.kill("finetune-1")
@@ -190,7 +206,7 @@ class Story:
     def gate(self) -> None:
         """A fused model waits for a gate that nobody measures, and somebody fills the bucket."""
         stage = self.stage
-        for number in range(5):
+        for number in range(6):
             orphan = f"{REPOSITORY}/contributions/orphan-{number}"
             stage.world.store.put(orphan, bytes(300 * 2**20))
         stage.run("policy", "--set", f"gate_datasets={self.datasets['wordnet_noun']}")
@@ -220,9 +236,16 @@ class Story:
         """What was mended is known to be mended, and there is work again."""
         over = {"Unreachable", "NoFusion", "StoreErrors", "BrokerErrors", "WorkerLost"}
         over |= {"CandidateStuck", "DeviceIdle", "FinetunesFailing", "TasksRequeued"}
-        names = {f"ColdFusion{name}" for name in over}
+        names = {f"ColdFusion{name}" for name in (*over, "PendingTooOld")}
         for number in range(2):
             self._submit(f"again-{number}", _LONG)
-        workers = ("finetune-1", "finetune-2")
-        eventually(lambda: all(map(self.stage.is_training, workers)), 60)
         eventually(lambda: not names & self.stage.prometheus.firing(), 120)
+        eventually(self._is_in_full_swing, 60)
+
+    def _is_in_full_swing(self) -> bool:
+        """Whether everything is seen, and both workers have told of the turns that they train."""
+        trains = "coldfusion_turn_started_timestamp_seconds > 0"
+        told = f"count(coldfusion_turn_reported_timestamp_seconds > ({trains})) == 2"
+        return bool(
+            self.stage.prometheus.query(f"{told} and min(up) == 1 and min(coldfusion_up) == 1")
+        )
