@@ -94,7 +94,8 @@ class Board:
         repository = _chosen("repository", "Repository", f"label_values({here}, repository)", False)
         variables = [source, namespace, repository]
         if self.scope.sites:
-            queues = f'{catalogue.QUEUE_LENGTH.exposed}{{repository="$repository"}}'
+            chosen = 'repository="$repository", namespace=~"$namespace"'
+            queues = f"{catalogue.QUEUE_LENGTH.exposed}{{{chosen}}}"
             variables.append(_chosen("site", "Site", f"label_values({queues}, site)"))
         return variables
 

@@ -72,9 +72,9 @@ def _state() -> list[Tile]:
         numbers(
             Text(
                 "Beat, messages in 15 minutes",
-                "None: beat does not run, and nothing is fused or collected. `kubectl logs "
-                "deploy/...-beat`; a fusion by hand is `coldfusion fuse`.",
-                alert="ColdFusionNoFusion",
+                "None: beat does not run, and nothing is fused, retried or collected. `kubectl "
+                "logs deploy/...-beat`; a fusion by hand is `coldfusion fuse`.",
+                alert="ColdFusionBeatSilent",
             ),
             [Query(HERE.grown(catalogue.BEAT_MESSAGES, window="15m"), "Messages")],
             base="red",
@@ -191,7 +191,7 @@ def _queues() -> list[Tile]:
                     "Messages of beat",
                     "`passed_over`: too many of its messages wait already, so no worker takes "
                     "from the queue `fusion`. No bars: beat does not run.",
-                    alert="ColdFusionNoFusion",
+                    alert="ColdFusionBeatSilent",
                 ),
                 [
                     Query(HERE.grown(catalogue.BEAT_MESSAGES, "task", outcome="sent"), "{{task}}"),

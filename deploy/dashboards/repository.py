@@ -16,7 +16,7 @@ from deploy.dashboards.versions import gate, lineage, quality
 __all__ = ["repository_board"]
 
 HERE = Scope(sites=False)
-ALERTS = 'alertname=~"ColdFusion.*", repository=~"$repository|"'
+ALERTS = 'alertname=~"ColdFusion.*", repository=~"$repository|", namespace=~"$namespace|"'
 
 
 def repository_board() -> Board:
