@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import threading
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
@@ -27,6 +28,9 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 #: Events of records that are not ours.
 _EVENT_OF = {"celery": "celery", "kombu": "celery"}
 _LIBRARY = "library"
+
+#: Fields of a record that are ours alone, and hold no secret even if one is the same word.
+_FIXED = frozenset({"time", "level", "logger", "event"})
 
 #: What people can do without, because other ids say it or nobody reads it.
 _FOR_MACHINES = frozenset({"event", "repository", "task", "trace", "span"})
@@ -78,13 +82,6 @@ class _Formatter(logging.Formatter):
         self._is_at_site = settings.site is not None
         self._repository = settings.repository
 
-    def format(self, record: logging.LogRecord) -> str:
-        return self._redact(self.line(record))
-
-    def line(self, record: logging.LogRecord) -> str:
-        """The record in the format, perhaps with a secret."""
-        raise NotImplementedError
-
     def formatException(self, ei: Any) -> str:  # noqa: N802 - the name that logging calls
         if self._is_at_site:
             return "" if ei[1] is None else outline(ei[1])
@@ -99,7 +96,7 @@ class _Formatter(logging.Formatter):
 
 
 class _JsonFormatter(_Formatter):
-    def line(self, record: logging.LogRecord) -> str:
+    def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -109,18 +106,33 @@ class _JsonFormatter(_Formatter):
         }
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(fields, default=str, ensure_ascii=False)
+        clean = {
+            name: value if name in _FIXED else self._clean(value) for name, value in fields.items()
+        }
+        return json.dumps(clean, default=str, ensure_ascii=False)
+
+    def _clean(self, value: object) -> object:
+        """A value without secrets: names and numbers stay, or the line might be JSON no more."""
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        if isinstance(value, Mapping):
+            return {str(name): self._clean(item) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._clean(item) for item in value]
+        return self._redact(str(value))
 
 
 class _TextFormatter(_Formatter):
-    def line(self, record: logging.LogRecord) -> str:
+    def format(self, record: logging.LogRecord) -> str:
         fields = self.fields(record)
         unseen = _FOR_MACHINES | (_IN_CONTRIBUTION if "contribution" in fields else set())
         time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
         parts = [f"{time} {record.levelname:<7} {record.getMessage()}"]
         parts += [f"{name}={value}" for name, value in fields.items() if name not in unseen]
         text = "  ".join(parts)
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        if record.exc_info:
+            text = f"{text}\n{self.formatException(record.exc_info)}"
+        return self._redact(text)
 
 
 def _celery_ids(record: logging.LogRecord) -> dict[str, object]:

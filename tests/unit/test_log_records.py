@@ -299,3 +299,22 @@ def test_words_that_are_as_short_as_a_bad_password_stay(configured: Configured) 
     ours.info("redis is there", extra={"event": "went"})
 
     assert json.loads(written.getvalue())["message"] == "redis is there"
+
+
+def test_credentials_that_are_common_words_or_numbers_leave_records_what_they_are(
+    configured: Configured,
+) -> None:
+    text = configured(
+        log_format="json",
+        s3_access_key="evaluation",
+        s3_secret_key="coldfusion",
+        broker_password="123456",
+    )
+    told = {"event": "evaluation_ended", "evaluation": "e1", "bytes": 1234567, "of": ["123456"]}
+
+    ours.info("evaluation done with 123456", extra=told)
+
+    record = json.loads(text.getvalue())
+    assert record["logger"] == ours.name
+    assert {name: record[name] for name in told} == {**told, "of": ["***"]}
+    assert record["message"] == "*** done with ***"
