@@ -59,18 +59,19 @@ BASE_VERSION_AGE = _better.gauge(
 QUALITY = _better.gauge(
     "coldfusion_quality_score",
     "Mean score over seeds of the newest base version that was evaluated on a dataset.",
-    labels=("dataset", "kind"),
-    values="kind: frozen, finetuned, few_shot; at most 50 datasets",
+    labels=("dataset", "name", "kind"),
+    values="dataset: id; name: who contributed from it first, the id's first 8 digits, or both; "
+    "kind: frozen, finetuned, few_shot; at most 50 datasets",
 )
 QUALITY_VERSION = _better.gauge(
     "coldfusion_quality_base_version",
     "Base version that the quality score is of.",
-    labels=("dataset", "kind"),
+    labels=("dataset", "name", "kind"),
 )
 GATE_SCORE = _better.gauge(
     "coldfusion_gate_score",
     "Score of the published base version by the gate; none if it was published without.",
-    labels=("dataset",),
+    labels=("dataset", "name"),
 )
 GATE_VERDICTS = _better.counter(
     "coldfusion_gate_verdicts",

@@ -33,6 +33,9 @@ BOUNDS = Bounds(
 _MAX_CONTRIBUTORS = 20
 _OTHERS = "(others)"
 
+#: Of a dataset's id, where nobody has contributed from it.
+_ID_DIGITS = 8
+
 #: Values of the labels after the repository, and the number.
 _Sample = tuple[tuple[str, ...], float]
 _Told = tuple[Spec, Iterable[_Sample]]
@@ -59,7 +62,8 @@ def _numbers(overview: Overview) -> Iterator[_Told]:
     yield catalogue.BUILD, [((__version__,), 1.0)]
     if overview.store is not None:
         yield from _of_store(overview.store)
-        yield from _of_history(overview.history)
+        if overview.history.tally is not None:
+            yield from _of_quality(overview.store, overview.history, overview.history.tally)
     if overview.history.tally is not None:
         yield from _of_ledger(overview.history.tally)
     if overview.broker is not None:
@@ -67,10 +71,8 @@ def _numbers(overview: Overview) -> Iterator[_Told]:
 
 
 def _of_store(store: StoreOverview) -> Iterator[_Told]:
-    gate = store.gate.scores if store.gate is not None else {}
     yield catalogue.BASE_VERSION, [((), store.base_version)]
     yield catalogue.BASE_VERSION_AGE, [((), store.base_version_age_seconds)]
-    yield catalogue.GATE_SCORE, [((name,), score) for name, score in sorted(gate.items())]
     yield catalogue.LEDGER_SEQUENCE, [((), store.newest.sequence)]
     yield catalogue.PENDING, [((), store.num_pending)]
     yield catalogue.PENDING_AGE, [((), store.oldest_pending_age_seconds)]
@@ -81,8 +83,15 @@ def _of_store(store: StoreOverview) -> Iterator[_Told]:
     yield catalogue.CANDIDATE_WAITING, [((), float(store.is_candidate_waiting))]
 
 
-def _of_history(history: History) -> Iterator[_Told]:
-    quality = [((item.dataset_id, item.kind), item) for item in history.quality]
+def _of_quality(store: StoreOverview, history: History, tally: LedgerTally) -> Iterator[_Told]:
+    """Told with the tally, which knows the names: else all would have others after a restart."""
+
+    def named(dataset_id: str) -> tuple[str, str]:
+        return dataset_id, tally.names.get(dataset_id, dataset_id[:_ID_DIGITS])
+
+    gate = store.gate.scores if store.gate is not None else {}
+    quality = [((*named(item.dataset_id), item.kind), item) for item in history.quality]
+    yield catalogue.GATE_SCORE, [(named(name), score) for name, score in sorted(gate.items())]
     yield catalogue.QUALITY, [(labels, item.score) for labels, item in quality]
     yield catalogue.QUALITY_VERSION, [(labels, item.base_version) for labels, item in quality]
 

@@ -64,6 +64,9 @@ class LedgerTally:
     """Each contributor's share of the coefficients of the last 16 fusions; together they are 1."""
     versions: Mapping[str, int]
     """The newest base version that was published with parameters of each digest."""
+    names: Mapping[str, str]
+    """What people call each dataset, by its id: as who contributed from it first. A second one of
+    the same contributor has the first 8 digits of its id as well; no name changes."""
 
 
 class LedgerCount:
@@ -80,6 +83,8 @@ class LedgerCount:
         self._cosines = {outcome: _Buckets(bounds.cosine) for outcome in outcomes}
         self._fusions: deque[BaseVersion] = deque(maxlen=_RECENT_FUSIONS)
         self._versions: dict[str, int] = {}
+        self._names: dict[str, str] = {}
+        self._named: set[str] = set()
 
     @property
     def next_sequence(self) -> int:
@@ -115,14 +120,25 @@ class LedgerCount:
             cosine={name: item.distribution() for name, item in self._cosines.items()},
             shares=_shares(self._fusions),
             versions=MappingProxyType(dict(self._versions)),
+            names=MappingProxyType(dict(self._names)),
         )
 
     def _add_version(self, version: BaseVersion) -> None:
         self._versions[version.digest] = version.version
         self._rollbacks += version.restores is not None
         self._overrides += sum(line.override is not None for line in version.fused)
+        for line in version.fused:
+            if line.dataset_id is not None and line.dataset_id not in self._names:
+                self._add_name(line.dataset_id, line.contributor_id)
         if version.fused:
             self._fusions.append(version)
+
+    def _add_name(self, dataset_id: str, contributor_id: str) -> None:
+        is_first = contributor_id not in self._named
+        self._named.add(contributor_id)
+        self._names[dataset_id] = (
+            contributor_id if is_first else f"{contributor_id} {dataset_id[:8]}"
+        )
 
     def _add_decision(self, decision: Decision) -> None:
         outcome, numbers = decision.outcome.value, decision.numbers

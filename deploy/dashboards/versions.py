@@ -57,9 +57,9 @@ def quality(here: Scope) -> list[Tile]:
     """How good each version is."""
     behind = (
         f"scalar({here.latest(catalogue.BASE_VERSION)}) - "
-        f"{here.latest(catalogue.QUALITY_VERSION, 'dataset', 'kind')}"
+        f"{here.latest(catalogue.QUALITY_VERSION, 'name', 'kind')}"
     )
-    score = here.latest(catalogue.QUALITY, "dataset", "kind")
+    score = here.latest(catalogue.QUALITY, "name", "kind")
     return [
         Tile(
             lines(
@@ -70,7 +70,7 @@ def quality(here: Scope) -> list[Tile]:
                     "All fall: `coldfusion rollback VERSION`, then look into what was fused since.",
                     alert="ColdFusionQualityDrop",
                 ),
-                [Query(score, "{{dataset}} {{kind}}")],
+                [Query(score, "{{name}} {{kind}}")],
                 unit="none",
                 stepped=True,
                 bottom=None,
@@ -87,7 +87,7 @@ def quality(here: Scope) -> list[Tile]:
                     "`coldfusion evaluate --dataset NAME`.",
                     alert="ColdFusionQualityDrop",
                 ),
-                {"dataset": "dataset", "kind": "kind"},
+                {"name": "dataset", "kind": "kind"},
                 [
                     Column("score", score, "none"),
                     Column(
@@ -119,7 +119,7 @@ def gate(here: Scope) -> list[Tile]:
                     "What the gate measured before it published. None if the policy has no "
                     "`gate_datasets`: then nothing keeps a bad fusion from being published.",
                 ),
-                [Query(here.latest(catalogue.GATE_SCORE, "dataset"), "{{dataset}}")],
+                [Query(here.latest(catalogue.GATE_SCORE, "name"), "{{name}}")],
                 unit="none",
                 stepped=True,
                 bottom=None,

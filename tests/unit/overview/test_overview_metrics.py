@@ -121,9 +121,9 @@ def test_the_numbers_are_those_of_the_overview(overview: Overview) -> None:
         name: {(): value} for name, value in one.items()
     }
     assert values(overview, "coldfusion_build_info") == {(__version__,): 1}
-    assert values(overview, "coldfusion_gate_score") == {("d1",): 0.6}
-    assert values(overview, "coldfusion_quality_score") == {("d1", "few_shot"): 0.25}
-    assert values(overview, "coldfusion_quality_base_version") == {("d1", "few_shot"): 1}
+    assert values(overview, "coldfusion_gate_score") == {("d1", "d1"): 0.6}
+    assert values(overview, "coldfusion_quality_score") == {("d1", "d1", "few_shot"): 0.25}
+    assert values(overview, "coldfusion_quality_base_version") == {("d1", "d1", "few_shot"): 1}
     assert values(overview, "coldfusion_gate_verdicts") == {("published",): 1, ("withheld",): 0}
     assert values(overview, "coldfusion_contributor_share") == {("anna",): 0.5, ("ben",): 0.5}
     contributions = values(overview, "coldfusion_contributions")
@@ -192,6 +192,9 @@ def test_what_is_not_known_yet_is_not_told_as_none_at_all(overview: Overview) ->
     assert values(overview, "coldfusion_up") == {(): 1}
     missing = {name for name, spec in SPECS.items() if name not in found}
     assert missing == {
+        "coldfusion_gate_score",  # these three have names, which the ledger tells
+        "coldfusion_quality_score",
+        "coldfusion_quality_base_version",
         "coldfusion_gate_verdicts",
         "coldfusion_rollbacks",
         "coldfusion_contributor_share",
@@ -202,6 +205,18 @@ def test_what_is_not_known_yet_is_not_told_as_none_at_all(overview: Overview) ->
         "coldfusion_update_cosine",
         "coldfusion_stored_bytes",
         "coldfusion_stored_objects",
+    }
+
+
+def test_a_dataset_is_called_as_who_contributed_from_it(overview: Overview) -> None:
+    known, unknown = "d" * 32, "e" * 32
+    quality = tuple(Quality(name, "frozen", 0.5, 1) for name in (known, unknown))
+
+    found = replace(overview, history=replace(overview.history, quality=quality))
+
+    assert set(values(found, "coldfusion_quality_score")) == {
+        (known, "anna", "frozen"),
+        (unknown, "eeeeeeee", "frozen"),
     }
 
 

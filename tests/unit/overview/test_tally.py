@@ -59,6 +59,18 @@ def test_a_ledger_is_counted_as_one_counts_by_hand() -> None:
     assert found.versions[history.entries[0].after.base.digest] == 0
     assert found.versions[restored.digest] == restored.version == 3
     assert withheld.digest not in found.versions
+    assert found.names == {"d" * 32: "anna"}  # Ben came later
+
+
+def test_two_datasets_of_one_contributor_have_two_names() -> None:
+    history = History()
+    datasets = ["a" * 32, "b" * 32]
+    for dataset in datasets:
+        history.fuse([history.contribution("anna", dataset=dataset)])
+
+    assert count(history.entries).names == dict(
+        zip(datasets, ["anna", "anna bbbbbbbb"], strict=True)
+    )
 
 
 def test_what_never_happened_is_counted_as_none_at_all() -> None:
