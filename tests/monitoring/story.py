@@ -219,7 +219,7 @@ class Story:
         eventually(lambda: stage.version() > before, 90)
 
     def outages(self) -> None:
-        """The store is away for a while, and then the broker."""
+        """The store is away for a while, then the broker, then beat."""
         stage = self.stage
         for server, alert in (
             ("s3", "ColdFusionStoreErrors"),
@@ -229,13 +229,16 @@ class Story:
             stage.wait_firing("ColdFusionUnreachable", alert)
             stage.up()
             eventually(lambda: stage.prometheus.value("coldfusion_up") == 1, 60)
+        stage.kill("beat")
+        stage.wait_firing("ColdFusionBeatSilent")
+        stage.up()
 
     # --- peace --------------------------------------------------------------------------------
 
     def peace(self) -> None:
         """What was mended is known to be mended, and there is work again."""
         over = {"Unreachable", "NoFusion", "StoreErrors", "BrokerErrors", "WorkerLost"}
-        over |= {"CandidateStuck", "DeviceIdle", "FinetunesFailing", "TasksRequeued"}
+        over |= {"BeatSilent", "CandidateStuck", "DeviceIdle", "FinetunesFailing", "TasksRequeued"}
         names = {f"ColdFusion{name}" for name in (*over, "PendingTooOld")}
         for number in range(2):
             self._submit(f"again-{number}", _LONG)

@@ -42,7 +42,7 @@ CAUSED: Mapping[str, Set[str]] = {
         *("NoFusion", "PendingTooOld"),
     },
     "gate": {"CandidateStuck", "BucketGrowth"},
-    "outages": {"Unreachable", "StoreErrors", "BrokerErrors"},
+    "outages": {"Unreachable", "StoreErrors", "BrokerErrors", "BeatSilent"},
     "peace": set(),
 }
 
