@@ -129,11 +129,11 @@ class BrokerReader:
             message = json.loads(text)[0]
             task = _LEASED.get(message["headers"]["task"])
             repository, *about = json.loads(base64.b64decode(message["body"]))[0]
+            if task is None or repository != self._settings.repository:
+                return None
+            return (contribution_id(*about) if task == "finetune" else str(about[0])), task
         except (ValueError, LookupError, TypeError):  # of another program; no reason to be blind
             return None
-        if task is None or repository != self._settings.repository:
-            return None
-        return (contribution_id(*about) if task == "finetune" else str(about[0])), task
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
@@ -303,6 +304,21 @@ def test_leases_are_told_of_what_a_worker_runs_and_not_of_what_it_prepares(
         Lease("evaluate", evaluation, "cpu-1"),
     }
     assert found.num_leases == {"finetune": 1, "evaluate": 1}
+
+
+@pytest.mark.usefixtures("repository")
+@pytest.mark.parametrize("about", [["s", 1, "of a newer version"], ["s"], ["s", "one"], []])
+def test_a_task_whose_arguments_are_others_is_taken_and_nobodys_lease(
+    about: list[object], settings: Settings, client: redis.Redis
+) -> None:
+    arguments = json.dumps([[settings.repository, *about], {}, {}]).encode()
+    text = {"headers": {"task": "coldfusion.finetune"}, "body": b64encode(arguments).decode()}
+    client.hset(unacked_key("finetune"), "tag", json.dumps([text, "", "finetune"]))
+
+    found = broker_overview(settings)
+
+    assert pool(found, "finetune").taken == 1
+    assert found.leases == ()
 
 
 @pytest.mark.usefixtures("repository")
