@@ -199,6 +199,8 @@ def _series(
         .display_mode(options.LegendDisplayMode.TABLE)
         .placement(options.LegendPlacement.BOTTOM)
         .calcs(summary)
+        .sort_by({"sum": "Total", "mean": "Mean"}.get(summary[-1], "Max"))
+        .sort_desc(True)
     )
     panel.tooltip(
         common.VizTooltipOptions()

@@ -92,7 +92,7 @@ def quality(here: Scope) -> list[Tile]:
                     Column("score", score, "none"),
                     Column(
                         "change",
-                        f"delta(({score})[$__range:1m])",
+                        f"delta(({score})[$__range:1m]) and {score}",
                         "none",
                         "red",
                         [(-0.01, "text"), (0.01, "green")],
