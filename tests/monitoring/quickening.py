@@ -78,8 +78,8 @@ def quickened(
         rules: YAML, as in ``helm/coldfusion/files/rules.yaml``.
         factor: by which its durations are divided.
         least_seconds: what no range becomes shorter than, so that it holds a few samples.
-        rewritten: what is written otherwise before that, by the alert: parts of its expression,
-            and what stands for them; for seconds that are compared and so are no durations.
+        rewritten: what is written otherwise before that, by the alert: its ``for``, or parts of
+            its expression, and what stands for them.
 
     Raises:
         AssertionError: an alert, or a part of its expression, is not there.
@@ -98,8 +98,9 @@ def _quicken(
     rule: dict[str, Any], factor: float, least_seconds: float, parts: Mapping[str, str]
 ) -> None:
     for before, after in parts.items():
-        assert before in rule["expr"], f"{rule['alert']}: {before!r} is not in it"
-        rule["expr"] = rule["expr"].replace(before, after)
+        place = "for" if before == rule.get("for") else "expr"
+        assert before in rule[place], f"{rule['alert']}: {before!r} is not in it"
+        rule[place] = rule[place].replace(before, after)
     rule["expr"] = quickened_expr(rule["expr"], factor, least_seconds)
     if "for" in rule:
         rule["for"] = shortened(rule["for"], factor)

@@ -22,11 +22,13 @@ REPOSITORY = "words"
 #: By which durations are divided: an hour is 36 seconds.
 FACTOR = 100
 
-#: What is no duration in rules, and would take hours or many gigabytes.
+#: What is no duration in rules, and would take hours or many gigabytes; and what is too short when
+#: it is divided: on a busy machine a scrape or two of the exporter do not come in time.
 REWRITTEN: Mapping[str, Mapping[str, str]] = {
+    "ColdFusionUnreachable": {"5m": "15m"},
     "ColdFusionPendingTooOld": {"+ 3600": "+ 20"},
     "ColdFusionBucketGrowth": {
-        **{"offset 1w": "offset 3h", "> 2 * sum": "> 1.1 * sum", "10 * 2^30": "600 * 2^20"},
+        **{"offset 1w": "offset 3h", "> 2 * sum": "> 1.1 * sum", "10 * 2^30": "2000 * 2^20"},
         "offset 1d": "offset 2h",
     },
 }
@@ -165,12 +167,14 @@ class Story:
                 self._submit(f"diverges-{number}", _DIVERGING)
             stage.wait_firing("ColdFusionFinetunesFailing")
             stage.kill("fusion")
+            stage.kill("beat")
             self._submit("quick", _SHORT, turns=2)
             eventually(lambda: stage.repository.inbox.count() == 2, 90)
             long = [self._submit(f"long-{number}", _LONG) for number in range(2)]
             self._kill_until_it_is_told()
             stage.kill("finetune-1")
             stage.wait_firing(
+                "ColdFusionBeatSilent",
                 "ColdFusionWorkerLost",
                 "ColdFusionQueueGrowing",
                 "ColdFusionDeviceIdle",
@@ -206,7 +210,7 @@ class Story:
     def gate(self) -> None:
         """A fused model waits for a gate that nobody measures, and somebody fills the bucket."""
         stage = self.stage
-        for number in range(6):
+        for number in range(12):
             orphan = f"{REPOSITORY}/contributions/orphan-{number}"
             stage.world.store.put(orphan, bytes(300 * 2**20))
         stage.run("policy", "--set", f"gate_datasets={self.datasets['wordnet_noun']}")
@@ -219,7 +223,7 @@ class Story:
         eventually(lambda: stage.version() > before, 90)
 
     def outages(self) -> None:
-        """The store is away for a while, then the broker, then beat."""
+        """The store is away for a while, and then the broker."""
         stage = self.stage
         for server, alert in (
             ("s3", "ColdFusionStoreErrors"),
@@ -229,9 +233,6 @@ class Story:
             stage.wait_firing("ColdFusionUnreachable", alert)
             stage.up()
             eventually(lambda: stage.prometheus.value("coldfusion_up") == 1, 60)
-        stage.kill("beat")
-        stage.wait_firing("ColdFusionBeatSilent")
-        stage.up()
 
     # --- peace --------------------------------------------------------------------------------
 
@@ -242,6 +243,8 @@ class Story:
         names = {f"ColdFusion{name}" for name in (*over, "PendingTooOld")}
         for number in range(2):
             self._submit(f"again-{number}", _LONG)
+        # A site still has no worker, which is told of again after the outages.
+        self.stage.wait_firing("ColdFusionQueueGrowing")
         eventually(lambda: not names & self.stage.prometheus.firing(), 120)
         eventually(self._is_in_full_swing, 60)
 

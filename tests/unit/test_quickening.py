@@ -69,9 +69,10 @@ def test_alerts_wait_a_shorter_time_and_groups_have_the_common_interval() -> Non
 
 
 def test_what_is_no_duration_is_written_otherwise_where_it_is_asked_for() -> None:
-    text = quickened(RULES, 60, 5, {"Waits": {"> 1800": "> 30"}})
+    text = quickened(RULES, 60, 5, {"Waits": {"> 1800": "> 30", "15m": "30m"}})
 
     assert "> 30 and" in exprs(text)[0]
+    assert yaml.safe_load(text)["groups"][0]["rules"][0]["for"] == "30000ms"
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,7 @@ def _value_axis(axes: Axes, look: Look) -> None:
     axes.set_ylim(low, high if high > low else low + 1)
     low, high = axes.get_ylim()
     scale = scale_of(high, look.unit)
-    ticks = MaxNLocator(5).tick_values(low / scale, high / scale) * scale
+    locator = MaxNLocator(5, steps=(1, 2, 2.5, 5, 10), integer=look.decimals == 0)
+    ticks = locator.tick_values(low / scale, high / scale) * scale
     axes.set_yticks([tick for tick in ticks if low <= tick <= high])
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: look.text(value)))
