@@ -37,6 +37,8 @@ class CountedPool(urllib3.PoolManager):
         self, method: str, url: str, redirect: bool = True, **options: Any
     ) -> urllib3.BaseHTTPResponse:
         """See ``urllib3.PoolManager``; content that is not read here, the caller counts."""
+        if _is_sent_elsewhere(options.get("retries")):  # a part of the request that is counted
+            return super().urlopen(method, url, redirect, **options)
         operation = _operation(method, url, options.get("headers"))
         started = time.perf_counter()
         try:
@@ -48,7 +50,7 @@ class CountedPool(urllib3.PoolManager):
             raise
         seconds = time.perf_counter() - started
         self.traffic.answered(operation, seconds, _num_bytes(options.get("body")))
-        self.traffic.retried(operation, len(response.retries.history) if response.retries else 0)
+        self.traffic.retried(operation, _num_retries(response.retries))
         if (reason := _problem(response.status)) is not None:
             self.traffic.failed(operation, reason)
         if options.get("preload_content", True):
@@ -75,6 +77,16 @@ def _problem(status: int) -> Reason | None:
     if status < 400 or status in _ANSWERS:
         return None
     return "denied" if status in _DENIED else "failed"
+
+
+def _is_sent_elsewhere(retries: object) -> bool:
+    """Whether the pool itself asks, where an answer sent it: it hands on what it tried so far."""
+    return isinstance(retries, Retry) and any(item.redirect_location for item in retries.history)
+
+
+def _num_retries(retries: Retry | None) -> int:
+    history = retries.history if retries else ()
+    return sum(1 for item in history if not item.redirect_location)
 
 
 def _num_bytes(body: bytes | memoryview | None) -> int:
