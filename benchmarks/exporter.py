@@ -243,7 +243,7 @@ def measure(
             "pending": len(site.pending),
             "scrape_seconds": exporter.seconds(number, pause_seconds),
             "hurried_seconds": exporter.seconds(number, 0),
-            "cpu_seconds": exporter.cpu_seconds(number // 5, pause_seconds),
+            "cpu_seconds": exporter.cpu_seconds(max(5, number // 4), pause_seconds),
             "requests": exporter.requests(5, pause_seconds),
             "floor_seconds": round(floor(site.repository, number), 4),
             "caught_up_seconds": round(caught_up, 2),

@@ -151,8 +151,11 @@ def test_a_scrape_of_the_exporter_is_measured_against_its_floor() -> None:
     (result,) = report["results"]
     assert (result["decided"], result["pending"]) == (160, 10)
     # Of the store: the newest entry and whether there is a next, three listings, its clock, the
-    # candidate; then the evaluations. Of the broker: pools, sites, all else at once, leases.
-    assert result["requests"] == {"store": 8, "broker": 4}
-    assert 0 < result["floor_seconds"] < result["scrape_seconds"]["p50"]
-    assert result["scrape_seconds"]["p50"] <= result["scrape_seconds"]["p95"] < 5
+    # candidate; now and then the evaluations. Of the broker: pools, sites, leases, all else at
+    # once.
+    assert 7 <= result["requests"]["store"] <= 8
+    assert result["requests"]["broker"] == 4
+    assert 0 < result["scrape_seconds"]["p50"] <= result["scrape_seconds"]["p95"] < 5
+    assert result["floor_seconds"] > 0
+    assert result["cpu_seconds"] > 0
     assert result["meanwhile_seconds"] < 5
