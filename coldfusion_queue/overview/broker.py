@@ -1,4 +1,4 @@
-"""What the broker says of queues and workers now: five requests, however much waits."""
+"""What the broker says of queues and workers now: four requests, however much waits."""
 
 from __future__ import annotations
 
