@@ -54,23 +54,28 @@ _EVALUATION_OUTCOMES = ("recorded", "duplicate", "failed", "interrupted", "retri
 
 
 class DeviceMetrics:
-    """What the turns of one repository do with the device; see ``queue.slots.DeviceWatch``."""
+    """What the turns of one repository do with the device; see ``queue.slots.DeviceWatch``.
 
-    def __init__(self, turn_started: Gauge, device_busy: Counter) -> None:
+    Series begin with the first turn that trains: a message may name a repository that is none.
+    """
+
+    def __init__(self, turn_started: Gauge, device_busy: Counter, labels: tuple[str, str]) -> None:
         self._turn_started = turn_started
         self._device_busy = device_busy
+        self._labels = labels
 
     def taken(self) -> None:
         """Note that a turn trains from now on."""
-        self._turn_started.set(time.time())
+        self._turn_started.labels(*self._labels).set(time.time())
+        self._device_busy.labels(*self._labels)  # 0, of which an increase is seen
 
     def was_busy(self, seconds: float) -> None:
         """Count time for which a turn had the device."""
-        self._device_busy.inc(seconds)
+        self._device_busy.labels(*self._labels).inc(seconds)
 
     def left(self) -> None:
         """Note that no turn trains."""
-        self._turn_started.set(0)
+        self._turn_started.labels(*self._labels).set(0)
 
 
 class TaskMetrics:
@@ -123,8 +128,7 @@ class TaskMetrics:
 
     def device(self, repository: str) -> DeviceMetrics:
         """What a turn of a repository does with the device is counted there."""
-        labels = (repository, self._site)
-        return DeviceMetrics(self._turn_started.labels(*labels), self._device_busy.labels(*labels))
+        return DeviceMetrics(self._turn_started, self._device_busy, (repository, self._site))
 
     def begin(self, repository: str, queue: str) -> None:
         """Show as 0 what workers of a queue count: who asks for an increase sees no first 1 else.

@@ -59,6 +59,14 @@ def test_when_the_turn_that_trains_got_the_device_is_shown_for_as_long_as_it_has
     assert busy == 1.5
 
 
+def test_a_message_for_a_repository_that_does_not_exist_leaves_no_series() -> None:
+    registry = CollectorRegistry()
+
+    TaskMetrics(registry).device("misspelt")
+
+    assert [family.name for family in registry.collect() if family.samples] == []
+
+
 @pytest.mark.parametrize("queue", ["finetune", "finetune.hospital-a", "evaluate", "fusion"])
 def test_all_that_workers_of_a_queue_may_count_begins_with_0(queue: str) -> None:
     registry = CollectorRegistry()
