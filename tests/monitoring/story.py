@@ -210,17 +210,17 @@ class Story:
     def gate(self) -> None:
         """A fused model waits for a gate that nobody measures, and somebody fills the bucket."""
         stage = self.stage
-        for number in range(12):
-            orphan = f"{REPOSITORY}/contributions/orphan-{number}"
-            stage.world.store.put(orphan, bytes(300 * 2**20))
         stage.run("policy", "--set", f"gate_datasets={self.datasets['wordnet_noun']}")
         stage.kill("evaluation")
         for name in ("gated-a", "gated-b"):
             self._submit(name, _SHORT)
+        for number in range(12):
+            orphan = f"{REPOSITORY}/contributions/orphan-{number}"
+            stage.world.store.put(orphan, bytes(300 * 2**20))
         stage.wait_firing("ColdFusionCandidateStuck", "ColdFusionBucketGrowth")
-        before = stage.version()
         stage.up()
-        eventually(lambda: stage.version() > before, 90)
+        passed = 'min_over_time(coldfusion_gate_verdicts_total{verdict="published"}[5s]) > 0'
+        eventually(lambda: stage.prometheus.query(passed), 90)
 
     def outages(self) -> None:
         """The store is away for a while, and then the broker."""
@@ -251,7 +251,7 @@ class Story:
     def _is_in_full_swing(self) -> bool:
         """Whether everything is seen, and both workers have told of the turns that they train."""
         trains = "coldfusion_turn_started_timestamp_seconds > 0"
-        told = f"count(coldfusion_turn_reported_timestamp_seconds > ({trains})) == 2"
-        return bool(
-            self.stage.prometheus.query(f"{told} and min(up) == 1 and min(coldfusion_up) == 1")
-        )
+        told = f"coldfusion_turn_reported_timestamp_seconds > ({trains})"
+        advanced = f"count((coldfusion_turn_progress_ratio > 0.02) and ({told})) == 2"
+        seen = "min(up) == 1 and min(coldfusion_up) == 1"
+        return bool(self.stage.prometheus.query(f"{advanced} and {seen}"))
