@@ -2,7 +2,8 @@
 
 The worker knows what to do about errors of connections, and ends itself for any other that it
 meets while it reconnects: it would not come back. Two moments at which the libraries raise such
-another error are mended here, each by the least that makes them go on.
+another error are mended here, and a third at which nobody notices that the broker is away, each
+by the least that makes them go on.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 import redis
 from celery.concurrency.asynpool import AsynPool
-from kombu.transport.redis import Channel
+from kombu.transport.redis import Channel, QoS
 
 __all__ = ["mend_reconnecting"]
 
@@ -26,6 +27,9 @@ def mend_reconnecting() -> None:
         Channel._connparams = _without_connection(Channel._connparams)
     if not getattr(AsynPool._track_child_process, "is_mended", False):
         AsynPool._track_child_process = _without_dead_children(AsynPool._track_child_process)
+    for name in ("ack", "reject"):
+        if not getattr(getattr(QoS, name), "is_mended", False):
+            setattr(QoS, name, _out_of_hand(getattr(QoS, name)))
 
 
 def _without_connection(original: Any) -> Any:
@@ -63,3 +67,26 @@ def _without_dead_children(original: Any) -> Any:
 
     track_child_process.is_mended = True  # type: ignore[attr-defined]
     return track_child_process
+
+
+def _out_of_hand(original: Any) -> Any:
+    """A message whose end the broker could not be told is not in this worker's hand any more.
+
+    The worker logs that error and forgets the message, but its channel would go on to count it. One
+    that counts as many as it may have waits for no message, and a site's worker has no other line
+    on which it sees that the broker is away: it would never take anything again. So the channel
+    forgets the message too, waits for the next one, and thereby finds out and reconnects. What the
+    broker still has of the message is stamped no more (``renewal``) and is delivered again, as that
+    of a dead worker.
+    """
+
+    @functools.wraps(original)
+    def tell(qos: Any, delivery_tag: str, *args: Any, **kwargs: Any) -> None:
+        try:
+            original(qos, delivery_tag, *args, **kwargs)
+        except qos.channel.connection_errors:
+            qos._quick_ack(delivery_tag)
+            raise
+
+    tell.is_mended = True  # type: ignore[attr-defined]
+    return tell

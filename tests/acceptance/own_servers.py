@@ -47,13 +47,20 @@ class Servers:
 
         eventually(is_readable)
 
+    def stop_valkey(self) -> None:
+        stop([self._valkey_process], 5)
+
+    def start_valkey(self) -> None:
+        """As it was, with all that was in it."""
+        self._valkey, self._valkey_process = self._launch_valkey(self._valkey)
+
     def replace_valkey(self) -> None:
         """Another server at the same address, with nothing in it."""
         stop([self._valkey_process], 0)
         for path in (self.directory / "valkey").iterdir():
             if path.name.startswith(("appendonly", "dump")):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        self._valkey, self._valkey_process = self._launch_valkey(self._valkey)
+        self.start_valkey()
 
     def close(self) -> None:
         stop([self._valkey_process, self._s3_process], 0)
