@@ -50,17 +50,20 @@ def quickened_expr(expr: str, factor: float, least_seconds: float) -> str:
         least_seconds: what no range becomes shorter than.
     """
 
+    # Steps, and offsets of a step, stay as long as each other.
+    least_step = min(1, least_seconds)
+
     def short(match: re.Match[str]) -> str:
         if match["string"]:
             return match[0]
         if match["offset"]:
-            return f"offset {match['sign']}{shortened(match['offset'], factor)}"
+            return f"offset {match['sign']}{shortened(match['offset'], factor, least_step)}"
         length = match["range"]
         if not length.startswith("$"):
             length = shortened(length, factor, least_seconds)
         if ":" not in match[0]:
             return f"[{length}]"
-        step = shortened(match["step"], factor, min(1, least_seconds)) if match["step"] else ""
+        step = shortened(match["step"], factor, least_step) if match["step"] else ""
         return f"[{length}:{step}]"
 
     return _PLACES.sub(short, expr)

@@ -61,6 +61,14 @@ def test_variables_of_a_dashboard_are_left_as_they_are() -> None:
     )
 
 
+def test_an_offset_of_one_step_stays_one_step() -> None:
+    expr = "sum_over_time((x - last_over_time(x[5m] offset 1m))[$__range:1m])"
+
+    assert quickened_expr(expr, 100, 5) == (
+        "sum_over_time((x - last_over_time(x[5000ms] offset 1000ms))[$__range:1000ms])"
+    )
+
+
 def test_alerts_wait_a_shorter_time_and_groups_have_the_common_interval() -> None:
     (group,) = yaml.safe_load(quickened(RULES, 60, 5))["groups"]
 
