@@ -9,11 +9,20 @@ from pathlib import Path
 import pytest
 
 from coldfusion_queue.records import Policy
+from tests.acceptance.own_servers import Servers
 from tests.acceptance.refusals import traces
 from tests.acceptance.world import World, open_world
 from tests.injector import Injector
 
 MakeWorld = Callable[..., AbstractContextManager[World]]
+
+
+@pytest.fixture(scope="module")
+def own_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Store and broker of a test file of its own, which it can stop and start again."""
+    servers = Servers(tmp_path_factory.mktemp("servers"))
+    yield servers
+    servers.close()
 
 
 @pytest.fixture(scope="session")

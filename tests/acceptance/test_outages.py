@@ -35,13 +35,6 @@ TURN = ("--set", "epochs=1", "--set", "batch_size=8", "--set", "max_length=16")
 
 
 @pytest.fixture(scope="module")
-def own_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    servers = Servers(tmp_path_factory.mktemp("servers"))
-    yield servers
-    servers.close()
-
-
-@pytest.fixture(scope="module")
 def world(
     own_servers: Servers,
     injector: Injector,
