@@ -132,8 +132,10 @@ def endings(here: Scope) -> list[Tile]:
                 Text(
                     "Finetunes that ended, by outcome",
                     "`failed`: the data or the model, `coldfusion status --all` says what. "
-                    "`killed`: over the time limit, or out of memory. `retried`: it goes on. "
-                    "`superseded` and `duplicate`: another worker was first, nothing is lost.",
+                    "`killed`: torn down before it could save, raise "
+                    "`COLDFUSION_SOFT_SHUTDOWN_SECONDS`. A process that dies is not counted here "
+                    "but put back as `worker_lost`. "
+                    "`superseded`, `duplicate`: another worker was first, nothing is lost.",
                     alert="ColdFusionFinetunesFailing",
                 ),
                 [Query(here.grown(catalogue.FINETUNES, "outcome"), "{{outcome}}")],
