@@ -15,7 +15,8 @@ import pytest
 from coldfusion_queue.local.ports import free_port
 from coldfusion_queue.records import Policy
 from tests.acceptance.conftest import MakeWorld
-from tests.acceptance.world import World, eventually
+from tests.acceptance.world import World, eventually, slow_training
+from tests.injector import Injector
 from tests.monitoring.checking import answers, complaints
 from tests.monitoring.drawing.frames import Asked
 from tests.monitoring.drawing.page import variables
@@ -32,6 +33,7 @@ QUICK = {
     "COLDFUSION_GC_INTERVAL_SECONDS": "1",
     "COLDFUSION_PROGRESS_INTERVAL_SECONDS": "0.1",
 }
+#: 40 steps, which are slowed down: Prometheus is to see that somebody trains.
 HOW = ("--set", "epochs=4", "--set", "batch_size=4", "--set", "max_length=16")
 
 
@@ -60,12 +62,17 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def scene(make_world: MakeWorld, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def scene(
+    make_world: MakeWorld, injector: Injector, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scene]:
     """One turn of a submission, its fusion, and an evaluation of what came out."""
     directory = tmp_path_factory.mktemp("prometheus")
     rules = RULES.read_text(encoding="utf-8")
     with (
-        make_world(Policy(min_contributions=1), **QUICK) as world,
+        make_world(
+            Policy(min_contributions=1), INJECTOR_DIRECTORY=str(injector.directory), **QUICK
+        ) as world,
+        slow_training(injector),
         running_prometheus(directory / "server", rules) as prometheus,
     ):
         ports = {kind: free_port() for kind in KINDS}
