@@ -15,9 +15,9 @@ from pydantic import SecretStr
 
 from coldfusion_queue.settings import Settings
 
-__all__ = ["HIDDEN", "Redaction"]
+__all__ = ["Redaction"]
 
-HIDDEN = "***"
+_HIDDEN = "***"
 
 #: A shorter one is as likely to be a part of a word.
 _MIN_LENGTH = 6
@@ -37,8 +37,8 @@ class Redaction:
     def __call__(self, text: str) -> str:
         """The text without them."""
         if "=" in text or "%3" in text:
-            text = _SIGNED.sub(rf"\g<1>{HIDDEN}", text)
-        return self._secrets.sub(HIDDEN, text)
+            text = _SIGNED.sub(rf"\g<1>{_HIDDEN}", text)
+        return self._secrets.sub(_HIDDEN, text)
 
 
 def _secrets(settings: Settings) -> Iterator[str]:

@@ -11,7 +11,7 @@ from coldfusion_queue.records import LedgerEntry
 from coldfusion_queue.repository.repository import Repository
 from coldfusion_queue.settings import Settings
 
-__all__ = ["StoreReader", "seconds_since"]
+__all__ = ["StoreReader"]
 
 
 class StoreReader:
@@ -54,9 +54,9 @@ class StoreReader:
             waiting = threads.submit(repository.candidates.is_waiting, newest.sequence + 1)
         return StoreOverview(
             newest=newest,
-            base_version_age_seconds=seconds_since(published.result(), now.result()),
+            base_version_age_seconds=_seconds_since(published.result(), now.result()),
             num_pending=inbox.result().num_markers,
-            oldest_pending_age_seconds=seconds_since(inbox.result().oldest_at, now.result()),
+            oldest_pending_age_seconds=_seconds_since(inbox.result().oldest_at, now.result()),
             num_open_submissions=num_open.result(),
             num_wanted_evaluations=num_wanted.result(),
             is_candidate_waiting=waiting.result(),
@@ -74,6 +74,6 @@ class StoreReader:
         return self._published[1]
 
 
-def seconds_since(then: datetime | None, now: datetime) -> float:
+def _seconds_since(then: datetime | None, now: datetime) -> float:
     """How long ago something was; 0 of what never was, or seems to come."""
     return 0.0 if then is None else max(0.0, (now - then).total_seconds())

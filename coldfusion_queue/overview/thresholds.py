@@ -1,8 +1,8 @@
 """From when on something counts as stuck: the numbers that the alert rules have too.
 
 Prometheus sees how things went over time; ``coldfusion status`` looks once, and sees ages. A rule
-that lets a state last for an hour is here that hour. ``tests/unit/test_stuck.py`` holds the two
-together.
+that lets a state last for an hour is here that hour. ``tests/unit/overview/test_stuck.py`` holds
+the two together.
 """
 
 from __future__ import annotations

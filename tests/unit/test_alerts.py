@@ -204,22 +204,32 @@ def test_each_part_of_the_runbook_answers_the_same_questions(alert: str) -> None
     ]
 
 
+def told(path: Path, tmp_path: Path) -> str:
+    """The summary of an alert when it fires first."""
+    case = next(case for case in cases(path) if case["name"].startswith("fires"))
+    last = next(item for item in case.pop("promql_expr_test") if "exp_samples" in item)
+    (alert,) = [alert for alert in ALERTS if snake(alert) == path.stem]
+    case["alert_rule_test"] = [{"eval_time": last["eval_time"], "alertname": alert}]
+    step = yaml.safe_load(path.read_text())["evaluation_interval"]
+    asked = {"rule_files": [str(RULES)], "evaluation_interval": step, "tests": [case]}
+    (tmp_path / path.name).write_text(json.dumps(asked))
+    # Nothing is expected, so that it shows what it got
+    done = promtool("test", "rules", tmp_path / path.name)
+    found = re.search(r'Annotations:\{description=".*", summary="(.*)"\}', done.stderr)
+    assert found is not None, done.stdout + done.stderr
+    return found[1]
+
+
 def test_what_an_alert_says_is_rendered(tmp_path: Path) -> None:
     for path in CASES:
-        case = next(case for case in cases(path) if case["name"].startswith("fires"))
-        last = next(item for item in case.pop("promql_expr_test") if "exp_samples" in item)
-        (alert,) = [alert for alert in ALERTS if snake(alert) == path.stem]
-        case["alert_rule_test"] = [{"eval_time": last["eval_time"], "alertname": alert}]
-        step = yaml.safe_load(path.read_text())["evaluation_interval"]
-        asked = {"rule_files": [str(RULES)], "evaluation_interval": step, "tests": [case]}
-        (tmp_path / path.name).write_text(json.dumps(asked))
+        summary = told(path, tmp_path)
+        assert not re.search(r"error|no value|\{\{|  |%!", summary), summary
 
-        # Nothing is expected, so that it shows what it got
-        done = promtool("test", "rules", tmp_path / path.name)
 
-        told = re.search(r'Annotations:\{description=".*", summary="(.*)"\}', done.stderr)
-        assert told is not None, done.stdout + done.stderr
-        assert not re.search(r"error|no value|\{\{|  |%!", told[1]), told[1]
+def test_the_alert_on_quality_says_by_how_much_which_dataset_is_worse(tmp_path: Path) -> None:
+    (path,) = [path for path in CASES if path.stem == "quality_drop"]
+
+    assert "is 6% worse on dataset notes (frozen)" in told(path, tmp_path)
 
 
 def commands(text: str) -> Iterable[str]:
