@@ -129,7 +129,9 @@ def _others() -> dashboard.DashboardLink:
 
 def _versions(scope: Scope) -> dict[str, Any]:
     newest = scope.select(catalogue.BASE_VERSION)
-    before = f'count_values("version", max({newest} offset $__interval))'
+    # An hour back, so that one that was there before the exporter was away is not new after it.
+    known = f"last_over_time({newest}[1h] offset $__interval)"
+    before = f'count_values("version", max({known}))'
     new = f'count_values("version", max({newest})) unless on (version) {before}'
     return _mark("New base versions", new, "Base version {{version}}", "blue")
 

@@ -110,6 +110,19 @@ def test_steps_of_a_panel_add_up_to_what_was_decided(tmp_path: Path) -> None:
     answers(tmp_path, series, grown, {"{}": 3.0}, at="15m")
 
 
+def test_a_version_is_marked_once_and_not_again_after_an_absence_of_the_exporter(
+    tmp_path: Path,
+) -> None:
+    board = json.loads(make_dashboards()["repository.json"])
+    (mark,) = (one for one in board["annotations"]["list"] if one["name"] == "New base versions")
+    version = 'coldfusion_base_version{repository="default", instance="%s"}'
+    series = {version % "old": "3x4 stale", version % "new": "_x15 3 3 3 4x9"}
+
+    answers(tmp_path, series, mark["expr"], {}, at="16m")
+    answers(tmp_path, series, mark["expr"], {'{version="4"}': 1.0}, at="19m")
+    answers(tmp_path, series, mark["expr"], {}, at="25m")
+
+
 def test_a_worker_that_is_gone_leaves_what_it_did(tmp_path: Path) -> None:
     ended = 'coldfusion_finetunes_total{repository="default", outcome="committed", instance="%s"}'
     series = {ended % "gone": "0 0 0 0 1 2 3 3 3 3 3 stale", ended % "there": "0 0 0 0 0 0 1x9"}
